@@ -1,0 +1,288 @@
+// Package control defines what an operator may ask of the broker: HTTP and JSON on a Unix socket that
+// only the broker's own user can open. The command, the TUI and platforms that launch their own VMs
+// all speak it; none of them can read a secret back.
+package control
+
+import (
+	"time"
+
+	"torno.internal/protocol"
+)
+
+// Paths of the control API, all under the socket's http://torno.
+const (
+	PathHealth      = "/v1/health"       // GET → Health
+	PathPublicKey   = "/v1/public-key"   // GET → PublicKey
+	PathPresets     = "/v1/presets"      // GET → []Preset; ?name=KEY → []Preset with at most one
+	PathSecrets     = "/v1/secrets"      // GET ?agent= → []SecretInfo; POST []SealedSecret → []SecretInfo, all or nothing; DELETE ?agent=&name= → SecretInfo
+	PathTrust       = "/v1/trust"        // GET ?agent= → TrustedFile; PUT TrustedFile
+	PathSessions    = "/v1/sessions"     // GET → []SessionInfo; POST SessionRequest → SessionCreated
+	PathSession     = "/v1/sessions/"    // + id: GET → SessionInfo; DELETE revokes → SessionInfo
+	PathPolicyCheck = "/v1/policy/check" // POST PolicyCheck → PolicyVerdict
+	PathAudit       = "/v1/audit"        // GET ?follow=1&last=N → one JSON audit record a line
+	PathAuditVerify = "/v1/audit/verify" // POST → AuditVerdict
+)
+
+// SocketName is the control socket's name in the runtime directory.
+const SocketName = "control"
+
+// An Error is the body of every response whose status is 400 or above.
+type Error struct {
+	Code    string `json:"code"`           // stable, for programs: "not_found", "conflict", "invalid", "busy", "missing_secret", "untrusted", "internal"
+	Message string `json:"message"`        // for people
+	Hint    string `json:"hint,omitempty"` // what to do about it
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// The codes of an Error.
+const (
+	CodeNotFound      = "not_found"
+	CodeConflict      = "conflict"
+	CodeInvalid       = "invalid"
+	CodeBusy          = "busy"
+	CodeMissingSecret = "missing_secret"
+	CodeUntrusted     = "untrusted"
+	CodeInternal      = "internal"
+)
+
+// Health says that the broker is there, and which one.
+type Health struct {
+	Version  string    `json:"version"`
+	Protocol int       `json:"protocol"`
+	PID      int       `json:"pid"`
+	Started  time.Time `json:"started"`
+	StateDir string    `json:"state_dir"`
+	Sessions int       `json:"sessions"` // live ones
+}
+
+// PublicKey is what secrets are sealed to: X-Wing, as protocol/seal reads it.
+type PublicKey struct {
+	ID  string `json:"id"` // short hash of Key, part of what a sealed secret is bound to
+	Key []byte `json:"key"`
+}
+
+// Expose says how a secret reaches the workload, other than by being used for it.
+type Expose string
+
+// The ways to expose a secret.
+const (
+	ExposeNone Expose = ""    // proxied: the workload never sees it
+	ExposeEnv  Expose = "env" // an environment variable inside the VM, visible to the workload
+)
+
+// Rotation says what a running session does when a new version is set.
+type Rotation string
+
+// The rotations. The zero value means RotationPin.
+const (
+	RotationPin    Rotation = "pin"    // keep the version of the session's start
+	RotationFollow Rotation = "follow" // take the newest at the next request
+)
+
+// An Injector says how a secret becomes a credential.
+type Injector struct {
+	Scheme string          `json:"scheme"`           // "bearer" or "header"; empty for exposed secrets
+	Fields []FieldTemplate `json:"fields,omitempty"` // with header: at least one
+}
+
+// A FieldTemplate makes one request field. Value holds {NAME}, the secret's own name in braces,
+// exactly once; everything else is literal.
+type FieldTemplate struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// Injector schemes.
+const (
+	SchemeBearer = "bearer"
+	SchemeHeader = "header"
+)
+
+// Meta is everything about a secret but its value. It is bound to the sealed value as associated data,
+// so that nobody re-points a key by editing a file.
+type Meta struct {
+	Agent    string    `json:"agent"`
+	Name     string    `json:"name"`
+	Version  int       `json:"version"`            // 1, 2, …; one more than the version it replaces
+	Audience []string  `json:"audience,omitempty"` // origins it may be sent to, each https://host[:port]
+	Inject   Injector  `json:"inject"`
+	Expose   Expose    `json:"expose,omitempty"`
+	Rotation Rotation  `json:"rotation,omitempty"`
+	Preset   string    `json:"preset,omitempty"` // the preset that filled the above in, if one did
+	Created  time.Time `json:"created"`
+	Weak     bool      `json:"weak,omitempty"` // too short for the guarantee (design: fewer than 16 random bytes)
+}
+
+// A SealedSecret is a value sealed to the broker's public key, bound to Meta.
+type SealedSecret struct {
+	Meta   Meta   `json:"meta"`
+	KeyID  string `json:"key_id"`
+	Sealed []byte `json:"sealed"` // as protocol/seal writes it
+}
+
+// SecretInfo is what a list shows.
+type SecretInfo struct {
+	Meta
+	Missing bool `json:"missing,omitempty"` // declared by the agent file, but not set
+}
+
+// A Preset is what torno knows of a service, matched by a secret's name.
+type Preset struct {
+	Name        string   `json:"name"`     // "anthropic"
+	Keys        []string `json:"keys"`     // secret names that mean it: ANTHROPIC_API_KEY
+	Service     string   `json:"service"`  // "Anthropic API"
+	Audience    []string `json:"audience"` // origins
+	Inject      Injector `json:"inject"`
+	Expose      Expose   `json:"expose,omitempty"`
+	Placeholder string   `json:"placeholder,omitempty"` // shape: literal prefix, then *N random characters, "sk-ant-api03-*80"
+	Prefix      []string `json:"prefix,omitempty"`      // public prefixes of real values, not secret
+	SDKNeedsKey bool     `json:"sdk_needs_key,omitempty"`
+	Docs        string   `json:"docs,omitempty"`
+}
+
+// An AgentPolicy is an agent file (torno.toml) as read; the broker compiles it.
+type AgentPolicy struct {
+	Name     string               `json:"name"`
+	Secrets  []string             `json:"secrets,omitempty"`
+	Secret   map[string]Assertion `json:"secret,omitempty"`
+	Workload WorkloadPolicy       `json:"workload"`
+	Egress   Egress               `json:"egress"`
+}
+
+// An Assertion repeats what is sealed with a secret; it must be equal or narrower, else the session
+// does not start.
+type Assertion struct {
+	Placeholder bool     `json:"placeholder,omitempty"`
+	Hosts       []string `json:"hosts,omitempty"`
+	Headers     []string `json:"headers,omitempty"`
+	Expose      *Expose  `json:"expose,omitempty"`
+	Rotation    Rotation `json:"rotation,omitempty"`
+}
+
+// A WorkloadPolicy says as whom the workload runs. The zero value means user agent.
+type WorkloadPolicy struct {
+	User string `json:"user,omitempty"`
+}
+
+// Egress is where an agent may go, as rules in the grammar of docs/rules.md. The zero value denies
+// everything but the audiences of the session's secrets.
+type Egress struct {
+	Default string   `json:"default,omitempty"` // "deny" (default) or "allow"
+	Allow   []string `json:"allow,omitempty"`
+	Deny    []string `json:"deny,omitempty"`
+	Ask     []string `json:"ask,omitempty"`
+	Tunnel  []string `json:"tunnel,omitempty"`
+}
+
+// A TrustedFile is an agent file that a person approved, byte for byte.
+type TrustedFile struct {
+	Agent    string      `json:"agent"`
+	File     []byte      `json:"file"`   // the file's bytes; they are what was approved
+	SHA256   string      `json:"sha256"` // of File, hex; computed by the broker
+	Policy   AgentPolicy `json:"policy"` // as parsed from File
+	Approved time.Time   `json:"approved"`
+}
+
+// Config is the operator's broker.toml.
+type Config struct {
+	Upstreams []Upstream         `json:"upstream,omitempty"`
+	Egress    ConfigEgress       `json:"egress"`
+	Agents    map[string]Ceiling `json:"agents,omitempty"`
+}
+
+// An Upstream overrides how one authority is reached. Dial is exempt from the address guard, for that
+// authority alone.
+type Upstream struct {
+	Host string `json:"host"`
+	Port uint16 `json:"port,omitempty"` // 443
+	Dial string `json:"dial,omitempty"` // host:port to connect to instead
+	CA   string `json:"ca,omitempty"`   // PEM file trusted for this authority instead of the host's roots
+}
+
+// ConfigEgress holds for all agents.
+type ConfigEgress struct {
+	AllowPrivate []string `json:"allow_private,omitempty"` // CIDRs exempt from the guard
+	CA           []string `json:"ca,omitempty"`            // PEM files added to the host's roots
+}
+
+// A Ceiling bounds what an agent's own file may ask for. The zero value allows any public host.
+type Ceiling struct {
+	Egress       *Egress  `json:"egress,omitempty"`
+	AllowPrivate []string `json:"allow_private,omitempty"`
+	Cookies      string   `json:"cookies,omitempty"` // "strip" (default) or "pass"
+}
+
+// A SessionRequest registers one run of an agent.
+type SessionRequest struct {
+	Agent     string             `json:"agent"`
+	Isolation protocol.Isolation `json:"isolation"`
+	Workload  protocol.Workload  `json:"workload"`
+	RunToken  []byte             `json:"run_token,omitempty"` // TokenSize bytes; none: no run channel
+	PeerUID   *uint32            `json:"peer_uid,omitempty"`  // uid that will connect; the broker's own if absent
+	File      []byte             `json:"file,omitempty"`      // the agent file, must be trusted; none: all secrets, deny
+	Policy    *AgentPolicy       `json:"policy,omitempty"`    // as parsed from File
+}
+
+// SessionCreated tells the caller where the session's guest must connect.
+type SessionCreated struct {
+	ID       string   `json:"id"`
+	Broker   string   `json:"broker"` // transport address of the session's own socket: unix:///…
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// SessionInfo is what sessions list and show print.
+type SessionInfo struct {
+	ID        string             `json:"id"`
+	Agent     string             `json:"agent"`
+	Isolation protocol.Isolation `json:"isolation"`
+	State     string             `json:"state"` // "waiting" (no hello yet), "live", "ended", "revoked"
+	Created   time.Time          `json:"created"`
+	Ended     *time.Time         `json:"ended,omitempty"`
+	Identity  string             `json:"identity"` // how the guest is told apart, for people
+	Argv      []string           `json:"argv"`
+	Secrets   []SecretUse        `json:"secrets"`
+	Requests  uint64             `json:"requests"`
+	Refused   uint64             `json:"refused"`
+	BytesUp   uint64             `json:"bytes_up"`
+	BytesDown uint64             `json:"bytes_down"`
+	Streams   int                `json:"streams"` // open now
+	Last      string             `json:"last,omitempty"`
+}
+
+// A SecretUse names one secret version that a session uses.
+type SecretUse struct {
+	Name        string `json:"name"`
+	Version     int    `json:"version"`
+	Expose      Expose `json:"expose,omitempty"`
+	Placeholder bool   `json:"placeholder,omitempty"`
+}
+
+// A PolicyCheck asks what would happen to one request.
+type PolicyCheck struct {
+	Agent  string       `json:"agent"`
+	Method string       `json:"method"`
+	URL    string       `json:"url"`
+	Policy *AgentPolicy `json:"policy,omitempty"` // the file to judge by; none: the trusted one
+}
+
+// A PolicyVerdict explains a decision.
+type PolicyVerdict struct {
+	Verdict   string `json:"verdict"`             // "allow", "deny", "ask", "tunnel"
+	Reason    string `json:"reason,omitempty"`    // the closed code that the workload would get
+	List      string `json:"list"`                // "deny", "ask", "tunnel", "allow", "audience", "default", "ceiling"
+	Rule      string `json:"rule,omitempty"`      // the rule that matched, as written
+	Authority string `json:"authority"`           // as torno understood it
+	Path      string `json:"path"`                // the path matched
+	Secret    string `json:"secret,omitempty"`    // the secret that would be used
+	Version   int    `json:"version,omitempty"`   // and its version
+	Candidate string `json:"candidate,omitempty"` // other secrets for this origin, if ambiguous
+}
+
+// AuditVerdict is the result of checking the audit's chain.
+type AuditVerdict struct {
+	OK      bool   `json:"ok"`
+	Records uint64 `json:"records"`
+	Head    string `json:"head"`              // hash of the last good record, hex
+	Problem string `json:"problem,omitempty"` // names the first bad record
+}

@@ -1,0 +1,14 @@
+package protocol
+
+// Refusal returns the response by which the broker, or the guest when the broker is gone, refuses an
+// exchange, and its content.
+func Refusal(r Reason) (Response, []byte) {
+	return Response{
+		Status: r.Status(),
+		Fields: Fields{
+			{Name: FieldReason, Value: r.String()},
+			{Name: "content-type", Value: "text/plain; charset=utf-8"},
+			{Name: "cache-control", Value: "no-store"},
+		},
+	}, []byte(r.String() + ": " + r.Advice() + "\n")
+}
