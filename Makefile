@@ -1,0 +1,57 @@
+# torno: every target that people use carries a "##" help line.
+
+SHELL       := /bin/bash
+GO          ?= go
+export CGO_ENABLED = 0
+export GOFLAGS     = -buildvcs=false
+
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS      = -s -w -X main.version=$(VERSION)
+FUZZTIME    ?= 10s
+CACHE       := $(CURDIR)/.cache
+GOLANGCI     = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.7.2
+
+.PHONY: help build demo test test-clients bench fuzz lint race notice clean deps client-deps
+
+help: ## show this help
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/torno and bin/torno-guest
+	$(GO) build -trimpath -ldflags='$(LDFLAGS)' -o bin/torno ./host
+	$(GO) build -trimpath -ldflags='$(LDFLAGS)' -o bin/torno-guest ./guest
+
+deps: ## install what the demo and the tests need (apt, root or sudo), or say what is missing
+	@.ci/deps
+
+client-deps: deps ## install the real clients that the tests drive, under .cache
+	@.ci/client-deps $(CACHE)
+
+demo: deps build ## show the main job on this machine, end to end
+	@bin/torno demo
+
+test: deps client-deps build ## run every test: unit, fuzz (bounded), scripts, attacks, real clients
+	$(GO) vet ./...
+	$(GO) test -timeout 15m ./...
+	@$(MAKE) --no-print-directory fuzz
+	$(GO) run ./.ci/notice -check
+
+test-clients: client-deps build ## run the real clients alone (curl, git, Python, Node, claude)
+	$(GO) test -count=1 -timeout 15m -run 'TestClient' -v ./e2e
+
+fuzz: ## fuzz every decoder for FUZZTIME each (default 10s)
+	@.ci/fuzz $(FUZZTIME)
+
+race: ## run the tests under the race detector (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+
+bench: build ## benchmark the hot path; prints ratios of one run
+	$(GO) test -run '^$$' -bench . -benchmem ./protocol/... ./guest/... ./broker/...
+
+lint: ## run golangci-lint with the list in .golangci.yml
+	$(GO) run $(GOLANGCI) run ./...
+
+notice: ## regenerate NOTICE from the modules that the binaries link
+	$(GO) run ./.ci/notice
+
+clean: ## remove what was built
+	rm -rf bin dist .cache

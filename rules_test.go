@@ -1,0 +1,129 @@
+package torno_test
+
+import (
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "torno.internal/"
+
+// A rule forbids every package under From to link any package under one of the Forbidden prefixes.
+type rule struct {
+	from      string
+	forbidden []string
+	why       string
+}
+
+// rules are the walls of the house. A package links what it imports, directly or not.
+var rules = []rule{
+	{"guest", []string{module + "broker", module + "host", module + "protocol/control", module + "protocol/seal", module + "protocol/secret"},
+		"the guest can neither hold nor open a secret"},
+	{"guest", []string{"net/http", "os/exec", "encoding/gob", "github.com/cloudflare/circl", "go.etcd.io/bbolt"},
+		"the guest is small, and net/http's HTTP/1 server accepts what ours refuses"},
+	{"protocol/bhttp", []string{module + "broker", module + "host", module + "guest", "net/http"},
+		"the wire is the same on both sides and knows neither"},
+	{"protocol/http1", []string{module + "broker", module + "host", module + "guest", "net/http"},
+		"one strict parser serves both ends"},
+	{"protocol/secret", []string{module + "protocol/"}, "the type that holds secrets depends on nothing of ours"},
+	{"host/internal/run", []string{module + "broker"}, "the process that owns a guest never opens the store"},
+	{"host/internal/namespace", []string{module + "broker"}, "the process that owns a guest never opens the store"},
+	{"host/internal/config", []string{module + "broker"}, "reading a file needs no keys"},
+	{"broker", []string{module + "host", module + "guest", "github.com/BurntSushi/toml", "github.com/spf13/cobra"},
+		"the broker is a library that parses no files and no flags"},
+}
+
+func TestImports(t *testing.T) {
+	for _, r := range rules {
+		deps := linked(t, "./"+r.from+"/...")
+		for _, f := range r.forbidden {
+			for _, d := range deps {
+				if d == f || strings.HasPrefix(d, strings.TrimSuffix(f, "/")+"/") && !underSelf(r, d) {
+					t.Errorf("%s links %s: %s", r.from, d, r.why)
+				}
+			}
+		}
+	}
+}
+
+// underSelf reports whether d is the rule's own package, which a wider prefix may cover.
+func underSelf(r rule, d string) bool {
+	return d == module+r.from || strings.HasPrefix(d, module+r.from+"/")
+}
+
+// TestBrokerImportedByCLIAlone holds the one door to the broker: host/internal/cli.
+func TestBrokerImportedByCLIAlone(t *testing.T) {
+	out := golist(t, "-f", `{{.ImportPath}}{{range .Imports}} {{.}}{{end}}`, "./...")
+	for _, line := range out {
+		words := strings.Fields(line)
+		from := strings.TrimPrefix(words[0], module)
+		if strings.HasPrefix(from, "broker") || from == "host/internal/cli" {
+			continue
+		}
+		for _, imported := range words[1:] {
+			if strings.HasPrefix(imported, module+"broker") {
+				t.Errorf("%s imports %s: only host/internal/cli may", from, imported)
+			}
+		}
+	}
+}
+
+// TestGuestDependencies keeps the guest's dependency list in review: growth shows as a diff of
+// guest/deps.txt. Run with TORNO_UPDATE=1 to rewrite it.
+func TestGuestDependencies(t *testing.T) {
+	got := strings.Join(linked(t, "./guest"), "\n") + "\n"
+	if os.Getenv("TORNO_UPDATE") != "" {
+		if err := os.WriteFile("guest/deps.txt", []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile("guest/deps.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("the guest's dependencies changed (TORNO_UPDATE=1 go test . rewrites guest/deps.txt):\n%s",
+			lineDiff(string(want), got))
+	}
+}
+
+// linked returns the packages that pattern links, without the standard library's internal ones.
+func linked(t *testing.T, pattern string) []string {
+	t.Helper()
+	deps := golist(t, "-deps", pattern)
+	deps = slices.DeleteFunc(deps, func(d string) bool {
+		return strings.HasPrefix(d, "internal/") || strings.Contains(d, "/internal/") && !strings.HasPrefix(d, module) ||
+			strings.HasPrefix(d, "vendor/")
+	})
+	slices.Sort(deps)
+	return deps
+}
+
+func golist(t *testing.T, args ...string) []string {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"list"}, args...)...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list %q: %v", args, err)
+	}
+	return strings.Split(strings.TrimSpace(string(out)), "\n")
+}
+
+func lineDiff(want, got string) string {
+	var b strings.Builder
+	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
+	for _, l := range w {
+		if !slices.Contains(g, l) {
+			b.WriteString("- " + l + "\n")
+		}
+	}
+	for _, l := range g {
+		if !slices.Contains(w, l) {
+			b.WriteString("+ " + l + "\n")
+		}
+	}
+	return b.String()
+}
