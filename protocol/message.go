@@ -112,6 +112,17 @@ func IsFieldValue(s string) bool {
 	return s == "" || !isSpace(s[0]) && !isSpace(s[len(s)-1])
 }
 
+// IsPath reports whether s may stand as a path and query in origin form (RFC 9112 §3.2.1): it begins
+// with a slash and holds visible ASCII without "#", because a fragment is never sent.
+func IsPath(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c >= 0x7f || c == '#' {
+			return false
+		}
+	}
+	return s != "" && s[0] == '/'
+}
+
 func isSpace(c byte) bool { return c == ' ' || c == '\t' }
 
 var tokenChar = func() (t [256]bool) {
