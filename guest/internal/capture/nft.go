@@ -1,0 +1,155 @@
+package capture
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+const nftTable = "torno"
+
+// natPriority is where destination NAT hooks in (NF_IP_PRI_NAT_DST).
+const natPriority = -100
+
+// redirect installs one nf_tables table in the own network namespace whose output chain leads every
+// TCP connection that would leave over lo to the local port, but those to 127.0.0.0/8 and ::1, which
+// stay what they are, and those to port 53, which the names responder listens on itself. Other UDP
+// goes to the discard port, where nothing listens, so that its sender learns at once that it is closed:
+// for an address that is local by route alone the kernel could not send the ICMP error.
+func redirect(port uint16) error {
+	n, err := dialNetlink(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nftError(err)
+	}
+	defer n.Close()
+	batch := []message{
+		{unix.NFNL_MSG_BATCH_BEGIN, 0, nfgen(unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES), "batch"},
+		{nftType(unix.NFT_MSG_NEWTABLE), unix.NLM_F_ACK | unix.NLM_F_CREATE, nftTableBody(), "nf_tables table"},
+		{nftType(unix.NFT_MSG_NEWCHAIN), unix.NLM_F_ACK | unix.NLM_F_CREATE, nftChainBody(), "nf_tables nat chain"},
+	}
+	for i, expressions := range rules(port) {
+		batch = append(batch, message{nftType(unix.NFT_MSG_NEWRULE),
+			unix.NLM_F_ACK | unix.NLM_F_CREATE | unix.NLM_F_APPEND, nftRuleBody(expressions), fmt.Sprintf("nf_tables rule %d", i)})
+	}
+	batch = append(batch, message{unix.NFNL_MSG_BATCH_END, 0, nfgen(unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES), "batch"})
+	if err := n.do(batch); err != nil {
+		return nftError(err)
+	}
+	return nil
+}
+
+// A HintError carries what people can do about the error in it.
+type HintError struct {
+	Err  error
+	Hint string
+}
+
+func (e *HintError) Error() string { return e.Err.Error() }
+
+func (e *HintError) Unwrap() error { return e.Err }
+
+func nftError(err error) error {
+	hint := "load nf_tables, nft_chain_nat and nft_redir on the host (modprobe nf_tables nft_chain_nat nft_redir), or use --isolation microvm"
+	if errors.Is(err, unix.EPERM) {
+		hint = "torno-guest must own its network namespace (CAP_NET_ADMIN there)"
+	}
+	return &HintError{fmt.Errorf("redirecting connections: %w", err), hint}
+}
+
+const discardPort = 9
+
+// rules returns the chain's rules, each a list of expressions.
+func rules(port uint16) [][]expression {
+	const ipv4, ipv6 = unix.NFPROTO_IPV4, unix.NFPROTO_IPV6
+	const daddr4, daddr6 = 16, 24 // offsets of the destination in the two headers
+	const dport = 2
+	ip6Loopback := append(make([]byte, 15), 1)
+	dns := binary.BigEndian.AppendUint16(nil, 53)
+	return [][]expression{
+		{meta(unix.NFT_META_OIF), cmp(unix.NFT_CMP_NEQ, binary.NativeEndian.AppendUint32(nil, loopback)), accept()},
+		{meta(unix.NFT_META_NFPROTO), equal(ipv4), payload(unix.NFT_PAYLOAD_NETWORK_HEADER, daddr4, 1), equal(127), accept()},
+		{meta(unix.NFT_META_NFPROTO), equal(ipv6), payload(unix.NFT_PAYLOAD_NETWORK_HEADER, daddr6, 16), equal(ip6Loopback...), accept()},
+		{meta(unix.NFT_META_L4PROTO), equal(unix.IPPROTO_TCP), payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, dport, 2), equal(dns...), accept()},
+		{meta(unix.NFT_META_L4PROTO), equal(unix.IPPROTO_UDP), payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, dport, 2), equal(dns...), accept()},
+		{meta(unix.NFT_META_L4PROTO), equal(unix.IPPROTO_TCP), load(port), redir()},
+		{meta(unix.NFT_META_L4PROTO), equal(unix.IPPROTO_UDP), load(discardPort), redir()},
+	}
+}
+
+// An expression is one step of a rule: its name and its attributes. All work on register 1.
+type expression struct {
+	name string
+	data []byte
+}
+
+const register = unix.NFT_REG_1
+
+func meta(key uint32) expression {
+	return expression{"meta", be32(be32(nil, unix.NFTA_META_KEY, key), unix.NFTA_META_DREG, register)}
+}
+
+func payload(base, offset, length uint32) expression {
+	b := be32(nil, unix.NFTA_PAYLOAD_DREG, register)
+	b = be32(b, unix.NFTA_PAYLOAD_BASE, base)
+	b = be32(b, unix.NFTA_PAYLOAD_OFFSET, offset)
+	return expression{"payload", be32(b, unix.NFTA_PAYLOAD_LEN, length)}
+}
+
+func equal(value ...byte) expression { return cmp(unix.NFT_CMP_EQ, value) }
+
+func cmp(op uint32, value []byte) expression {
+	b := be32(nil, unix.NFTA_CMP_SREG, register)
+	b = be32(b, unix.NFTA_CMP_OP, op)
+	return expression{"cmp", nested(b, unix.NFTA_CMP_DATA, attr(nil, unix.NFTA_DATA_VALUE, value))}
+}
+
+func accept() expression {
+	verdict := nested(nil, unix.NFTA_DATA_VERDICT, be32(nil, unix.NFTA_VERDICT_CODE, 1)) // NF_ACCEPT
+	b := be32(nil, unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT)
+	return expression{"immediate", nested(b, unix.NFTA_IMMEDIATE_DATA, verdict)}
+}
+
+func load(port uint16) expression {
+	value := attr(nil, unix.NFTA_DATA_VALUE, binary.BigEndian.AppendUint16(nil, port))
+	b := be32(nil, unix.NFTA_IMMEDIATE_DREG, register)
+	return expression{"immediate", nested(b, unix.NFTA_IMMEDIATE_DATA, value)}
+}
+
+func redir() expression {
+	return expression{"redir", be32(nil, unix.NFTA_REDIR_REG_PROTO_MIN, register)}
+}
+
+func nftType(t uint16) uint16 { return unix.NFNL_SUBSYS_NFTABLES<<8 | t }
+
+// nfgen is struct nfgenmsg: family, version, resource id in network order.
+func nfgen(family byte, resource uint16) []byte {
+	return binary.BigEndian.AppendUint16([]byte{family, 0}, resource)
+}
+
+func nftTableBody() []byte {
+	return text(nfgen(unix.NFPROTO_INET, 0), unix.NFTA_TABLE_NAME, nftTable)
+}
+
+func nftChainBody() []byte {
+	priority := int32(natPriority)
+	hook := be32(nil, unix.NFTA_HOOK_HOOKNUM, unix.NF_INET_LOCAL_OUT)
+	hook = be32(hook, unix.NFTA_HOOK_PRIORITY, uint32(priority))
+	b := text(nfgen(unix.NFPROTO_INET, 0), unix.NFTA_CHAIN_TABLE, nftTable)
+	b = text(b, unix.NFTA_CHAIN_NAME, "output")
+	b = nested(b, unix.NFTA_CHAIN_HOOK, hook)
+	return text(b, unix.NFTA_CHAIN_TYPE, "nat")
+}
+
+func nftRuleBody(expressions []expression) []byte {
+	var list []byte
+	for _, e := range expressions {
+		element := text(nil, unix.NFTA_EXPR_NAME, e.name)
+		element = nested(element, unix.NFTA_EXPR_DATA, e.data)
+		list = nested(list, unix.NFTA_LIST_ELEM, element)
+	}
+	b := text(nfgen(unix.NFPROTO_INET, 0), unix.NFTA_RULE_TABLE, nftTable)
+	b = text(b, unix.NFTA_RULE_CHAIN, "output")
+	return nested(b, unix.NFTA_RULE_EXPRESSIONS, list)
+}

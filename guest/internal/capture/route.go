@@ -1,0 +1,108 @@
+package capture
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Where the capture's routes stand. The rule comes after the kernel's own (local 0, main 32766), so
+// connected networks, such as a container bridge, win over the capture.
+const (
+	routeTable   = 100
+	rulePriority = 40000
+	loopback     = 1 // index of lo in every network namespace
+)
+
+// Up brings lo up. It needs CAP_NET_ADMIN over the network namespace, as all of this package does.
+func Up() error {
+	n, err := dialNetlink(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("opening rtnetlink: %w", err)
+	}
+	defer n.Close()
+	// struct ifinfomsg: family, pad, type, index, flags, change.
+	body := make([]byte, 0, unix.SizeofIfInfomsg)
+	body = append(body, unix.AF_UNSPEC, 0, 0, 0)
+	body = append32(body, loopback, unix.IFF_UP, unix.IFF_UP)
+	return n.do([]message{{unix.RTM_NEWLINK, unix.NLM_F_ACK, body, "bringing lo up"}})
+}
+
+// addRoutes makes every address lead to lo: the plan's own addresses, from which clients then connect,
+// a rule late in the list for each family, and in its table a local default route. An address that is
+// there already is not an error.
+func addRoutes(plan Plan) error {
+	n, err := dialNetlink(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("opening rtnetlink: %w", err)
+	}
+	defer n.Close()
+	for _, addr := range plan.addresses() {
+		for _, m := range routeMessages(addr) {
+			if err := n.do([]message{m}); err != nil && !errors.Is(err, unix.EEXIST) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func routeMessages(addr netip.Addr) []message {
+	family := byte(unix.AF_INET)
+	if addr.Is6() {
+		family = unix.AF_INET6
+	}
+	const create = unix.NLM_F_ACK | unix.NLM_F_CREATE | unix.NLM_F_EXCL
+
+	// struct ifaddrmsg: family, prefix length, flags, scope, index.
+	address := []byte{family, byte(addr.BitLen()), unix.IFA_F_PERMANENT | unix.IFA_F_NODAD, unix.RT_SCOPE_UNIVERSE}
+	address = append32(address, loopback)
+	address = attr(address, unix.IFA_LOCAL, addr.AsSlice())
+	address = attr(address, unix.IFA_ADDRESS, addr.AsSlice())
+
+	// struct fib_rule_hdr: family, dst_len, src_len, tos, table, two reserved, action, flags.
+	rule := []byte{family, 0, 0, 0, routeTable, 0, 0, unix.FR_ACT_TO_TBL}
+	rule = append32(rule, 0)
+	rule = host32(rule, unix.FRA_PRIORITY, rulePriority)
+	rule = host32(rule, unix.FRA_TABLE, routeTable)
+
+	// struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags.
+	route := []byte{family, 0, 0, 0, routeTable, unix.RTPROT_STATIC, unix.RT_SCOPE_HOST, unix.RTN_LOCAL}
+	route = append32(route, 0)
+	route = host32(route, unix.RTA_OIF, loopback)
+	route = attr(route, unix.RTA_PREFSRC, addr.AsSlice())
+
+	return []message{
+		{unix.RTM_NEWADDR, create, address, fmt.Sprintf("adding address %v", addr)},
+		{unix.RTM_NEWRULE, create, rule, fmt.Sprintf("adding the rule for %v", addr)},
+		{unix.RTM_NEWROUTE, create, route, fmt.Sprintf("adding the local default route from %v", addr)},
+	}
+}
+
+func append32(b []byte, values ...uint32) []byte {
+	for _, v := range values {
+		b = binary.NativeEndian.AppendUint32(b, v)
+	}
+	return b
+}
+
+// quietSysctls are the network namespace's own switches. The kernel would answer ping for every
+// address that leads to lo, and agents would conclude that the network is up.
+var quietSysctls = []struct{ path, value string }{
+	{"/proc/sys/net/ipv4/icmp_echo_ignore_all", "1"},
+	{"/proc/sys/net/ipv6/icmp/echo_ignore_all", "1"},
+}
+
+func silencePing() error {
+	for _, s := range quietSysctls {
+		err := os.WriteFile(s.path, []byte(s.value), 0)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("silencing ping: %w", err)
+		}
+	}
+	return nil
+}
