@@ -73,7 +73,7 @@ func parseMethods(s string) ([]string, error) {
 	methods := strings.Split(s, ",")
 	for _, m := range methods {
 		switch {
-		case !protocol.IsToken(m) || len(m) > protocol.MaxMethod:
+		case strings.ContainsAny(m, "./:") || !protocol.IsToken(m) || len(m) > protocol.MaxMethod:
 			return nil, hint(fmt.Errorf("%q is not a list of methods", s), "write as in GET,HEAD example.com/path, with one space")
 		case m == "CONNECT":
 			return nil, hint(errors.New("CONNECT is not a method of an http request"), "put host:port into the tunnel list")
