@@ -1,0 +1,172 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"torno.internal/protocol"
+	"torno.internal/protocol/http1"
+)
+
+// deadlineSlack is how far a deadline may lag behind before it is moved, so that not every read and
+// write touches a timer. Idle time is cut short by as much.
+const deadlineSlack = time.Minute
+
+// A conn is one connection and its HTTP/1.1 state. One exchange at a time has it.
+type conn struct {
+	origin *origin
+	socket *socket
+	rw     net.Conn // TLS over socket, or socket
+	r      *http1.Reader
+	w      *http1.Writer
+	cut    func() // abort, as one value for context.AfterFunc
+	remote netip.AddrPort
+
+	reused  bool            // it has carried an exchange before
+	expires time.Time       // when it is too old to be reused; while idle
+	one     [1]byte         // what a probe reads into
+	fields  protocol.Fields // room for the fields of one request
+
+	writeBy time.Time // the write deadline that is set
+
+	mu     sync.Mutex
+	phase  phase
+	readBy time.Time // the read deadline that is set
+}
+
+// A phase says which deadline reads are held to.
+type phase uint8
+
+const (
+	phaseRequest phase = iota // none: the request has not ended, and writes have theirs
+	phaseHead                 // protocol.ResponseHeadTimeout from the request's end
+	phaseContent              // protocol.IdleTimeout from the last byte
+)
+
+// newConn makes a conn of tcp, with a TLS handshake where the origin has TLS. Its errors are
+// *protocol.RefusedError, and tcp is then the caller's to close.
+func newConn(ctx context.Context, o *origin, tcp *net.TCPConn) (*conn, error) {
+	s, err := newSocket(tcp)
+	if err != nil {
+		return nil, protocol.Refuse(protocol.ReasonConnect, err)
+	}
+	c := &conn{origin: o, socket: s, rw: s}
+	if o.tls != nil {
+		tc, err := handshake(ctx, s, o.tls)
+		if err != nil {
+			return nil, err
+		}
+		c.rw = tc
+	}
+	c.r, c.w, c.cut = http1.NewReader(c), http1.NewWriter(c), c.abort
+	if a, ok := tcp.RemoteAddr().(*net.TCPAddr); ok {
+		c.remote = a.AddrPort()
+		c.remote = netip.AddrPortFrom(c.remote.Addr().Unmap(), c.remote.Port())
+	}
+	return c, nil
+}
+
+// abort closes the connection under whoever reads or writes.
+func (c *conn) abort() { c.socket.Close() }
+
+// Read reads within the deadline of the phase. The end of a TLS stream without close_notify is
+// io.ErrUnexpectedEOF: somebody on the path may have cut it (RFC 9112 §9.8).
+func (c *conn) Read(p []byte) (int, error) {
+	if err := c.extendRead(); err != nil {
+		return 0, err
+	}
+	n, err := c.rw.Read(p)
+	if err == io.EOF && c.socket.eof && c.origin.tls != nil {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+// Write writes within protocol.IdleTimeout.
+func (c *conn) Write(p []byte) (int, error) {
+	if now := time.Now(); c.writeBy.Sub(now) < protocol.IdleTimeout-deadlineSlack {
+		c.writeBy = now.Add(protocol.IdleTimeout)
+		if err := c.rw.SetWriteDeadline(c.writeBy); err != nil {
+			return 0, err
+		}
+	}
+	return c.rw.Write(p)
+}
+
+func (c *conn) extendRead() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch c.phase {
+	case phaseRequest:
+		return c.readUntil(time.Time{})
+	case phaseContent:
+		if now := time.Now(); c.readBy.Sub(now) < protocol.IdleTimeout-deadlineSlack {
+			return c.readUntil(now.Add(protocol.IdleTimeout))
+		}
+	}
+	return nil
+}
+
+// begin prepares for the next exchange; nobody reads yet.
+func (c *conn) begin() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.phase = phaseRequest
+}
+
+// enterHead holds reads, one under way too, to the deadline of the response's head, unless that has
+// come before the request ended.
+func (c *conn) enterHead() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.phase == phaseContent {
+		return nil
+	}
+	c.phase = phaseHead
+	return c.readUntil(time.Now().Add(protocol.ResponseHeadTimeout))
+}
+
+// enterContent holds reads to come to the idle deadline.
+func (c *conn) enterContent() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.phase = phaseContent
+}
+
+func (c *conn) readUntil(t time.Time) error {
+	if c.readBy.Equal(t) {
+		return nil
+	}
+	c.readBy = t
+	return c.rw.SetReadDeadline(t)
+}
+
+var errUnasked = errors.New("upstream sent bytes that nobody asked for")
+
+// probe returns nil if an idle connection is still open and silent, io.EOF if the other side closed
+// it. TLS's own messages are no harm.
+func (c *conn) probe() error {
+	if time.Now().After(c.expires) {
+		return io.EOF
+	}
+	if c.r.Buffered() > 0 {
+		return errUnasked
+	}
+	c.socket.probing = true
+	n, err := c.rw.Read(c.one[:])
+	c.socket.probing = false
+	switch {
+	case n > 0:
+		return errUnasked
+	case err == errNothing:
+		return nil
+	case err == nil:
+		return errUnasked
+	}
+	return err
+}

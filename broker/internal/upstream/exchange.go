@@ -1,0 +1,112 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"torno.internal/protocol"
+	"torno.internal/protocol/http1"
+)
+
+// An Exchange is one request and its response. One goroutine may write while another reads; Abort may
+// come from anywhere. Release ends it in every case, after both are done.
+type Exchange struct {
+	pool *pool
+	conn *conn
+	stop func() bool // detaches the connection from the context
+
+	// the writer's
+	method     string
+	credential []Credential
+	sent       bool // the request has ended cleanly
+
+	// the reader's
+	head  http1.ResponseHead
+	final bool          // the final response's head was read
+	keep  time.Duration // how long the other side lets the connection be idle
+
+	mu       sync.Mutex
+	released bool
+}
+
+func newExchange(ctx context.Context, p *pool, c *conn) *Exchange {
+	c.begin()
+	return &Exchange{pool: p, conn: c, stop: context.AfterFunc(ctx, c.cut), keep: idleTimeout}
+}
+
+// Remote returns the address that the exchange's connection leads to.
+func (x *Exchange) Remote() netip.AddrPort { return x.conn.remote }
+
+// Reused reports whether the connection has carried an exchange before.
+func (x *Exchange) Reused() bool { return x.conn.reused }
+
+// Abort cuts the connection: reads and writes under way fail. It may be called at any time, from any
+// goroutine; after Release it does nothing.
+func (x *Exchange) Abort() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.released {
+		x.conn.abort()
+	}
+}
+
+// Release ends the exchange. If reusable is true, both messages have ended cleanly and the other side
+// agrees, the connection is kept for the next one; else it is closed. Only Abort and Release may be
+// called afterwards, and do nothing.
+func (x *Exchange) Release(reusable bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.released {
+		return
+	}
+	x.released = true
+	detached := x.stop()
+	x.credential = nil
+	if reusable && detached && x.sent && x.received() {
+		x.pool.put(x.conn, x.keep)
+		return
+	}
+	x.pool.drop(x.conn)
+}
+
+// received reports whether the response has ended cleanly, with nothing behind it, on a connection
+// that the other side keeps.
+func (x *Exchange) received() bool {
+	if !x.final || !x.head.KeepAlive {
+		return false
+	}
+	if x.head.ContentLength == 0 { // nobody needs to have read that there is nothing
+		_, _ = x.conn.r.Read(x.conn.one[:])
+	}
+	return x.conn.r.Done() && x.conn.r.Buffered() == 0
+}
+
+// refuse gives err, from reading or writing, its reason.
+func refuse(err error) error {
+	var malformed *http1.Error
+	var ne net.Error
+	reason := protocol.ReasonUpstreamProtocol
+	switch {
+	case errors.As(err, &malformed):
+		reason = malformed.Reason
+	case errors.Is(err, net.ErrClosed):
+		reason = protocol.ReasonSessionEnded
+	case errors.As(err, &ne) && ne.Timeout():
+		reason = protocol.ReasonUpstreamTimeout
+	}
+	return protocol.Refuse(reason, err)
+}
+
+// cutOff is refuse for content: whatever the cause, it matches io.ErrUnexpectedEOF and never io.EOF.
+func cutOff(what string, err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return refuse(fmt.Errorf("%s: %w", what, err))
+	}
+	return refuse(fmt.Errorf("%s: %w: %w", what, io.ErrUnexpectedEOF, err))
+}

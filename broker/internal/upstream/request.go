@@ -1,0 +1,165 @@
+package upstream
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"torno.internal/protocol"
+	"torno.internal/protocol/http1"
+	"torno.internal/protocol/secret"
+)
+
+// A Credential is one field that the broker adds to a request.
+type Credential struct {
+	Name  string // lower case
+	Value secret.Value
+}
+
+// WriteHead buffers the request's head: the path as it is, Host from the authority that was connected
+// to, req.Fields without those that end at this hop and without any that a credential sets, and the
+// credentials. Length is the content's if the workload declared it; -1 means unknown, sent chunked.
+// Everything is checked again for bytes that would end a line. Nothing leaves before Flush, CloseWrite
+// or a full buffer. Errors are *protocol.RefusedError.
+func (x *Exchange) WriteHead(req *protocol.Request, credential []Credential, length int64) error {
+	if err := checkRequest(req); err != nil {
+		return err
+	}
+	for _, c := range credential {
+		if err := checkCredential(c); err != nil {
+			return protocol.Refuse(protocol.ReasonInternal, err)
+		}
+	}
+	x.method, x.credential = req.Method, credential
+	fields := x.conn.fields[:0]
+	for _, l := range req.Fields {
+		if !x.dropsField(l) {
+			fields = append(fields, l)
+		}
+	}
+	w := x.conn.w
+	err := w.WriteRequest(req.Method, req.Path, x.conn.origin.host, fields, length)
+	clear(fields)
+	x.conn.fields = fields[:0]
+	for i := 0; i < len(credential) && err == nil; i++ {
+		err = w.AppendField(strings.ToLower(credential[i].Name), credential[i].Value)
+	}
+	if err != nil {
+		x.Abort()
+		return refuse(err)
+	}
+	return nil
+}
+
+// dropsField reports whether a field of the request stays here. TE has one value that means something
+// to those behind the next hop.
+func (x *Exchange) dropsField(l protocol.Field) bool {
+	if l.Name == "te" {
+		return !strings.EqualFold(l.Value, "trailers")
+	}
+	return l.Name == "content-length" || endsHere(l.Name) || x.sets(l.Name)
+}
+
+// sets reports whether a credential sets the field called name.
+func (x *Exchange) sets(name string) bool {
+	return slices.ContainsFunc(x.credential, func(c Credential) bool { return strings.EqualFold(c.Name, name) })
+}
+
+func checkRequest(req *protocol.Request) error {
+	if req.Method == "CONNECT" || req.Protocol != "" {
+		return protocol.Refuse(protocol.ReasonUnsupported, fmt.Errorf("%s, protocol %q", req.Method, req.Protocol))
+	}
+	if !protocol.IsToken(req.Method) {
+		return badRequest("method %q", req.Method)
+	}
+	if !isTarget(req.Method, req.Path) {
+		return badRequest("path %q", req.Path)
+	}
+	for _, l := range req.Fields {
+		if !protocol.IsToken(l.Name) || l.Name != strings.ToLower(l.Name) {
+			return badRequest("field name %q", l.Name)
+		}
+		if !protocol.IsFieldValue(l.Value) {
+			return badRequest("value of field %q", l.Name)
+		}
+	}
+	return nil
+}
+
+func badRequest(format, what string) error {
+	return protocol.Refuse(protocol.ReasonBadRequest, fmt.Errorf("malformed "+format, what))
+}
+
+// isTarget reports whether path may stand in a request line: origin-form in visible ASCII, or * for
+// OPTIONS (RFC 9112 §3.2).
+func isTarget(method, path string) bool {
+	if path == "*" {
+		return method == "OPTIONS"
+	}
+	for i := range len(path) {
+		if path[i] <= ' ' || path[i] >= 0x7f {
+			return false
+		}
+	}
+	return strings.HasPrefix(path, "/")
+}
+
+// checkCredential looks once more, at the last moment, for what would split the request.
+func checkCredential(c Credential) error {
+	if !protocol.IsToken(c.Name) || endsHere(strings.ToLower(c.Name)) {
+		return fmt.Errorf("credential field %q", c.Name)
+	}
+	return c.Value.Use(func(b []byte) error {
+		for _, ch := range b {
+			if ch < ' ' && ch != '\t' || ch == 0x7f {
+				return fmt.Errorf("credential for field %q holds a control character", c.Name)
+			}
+		}
+		return nil
+	})
+}
+
+// Write writes content, at most what was declared. After an error of the connection the response may
+// still be there to be read: servers answer early and close.
+func (x *Exchange) Write(p []byte) (int, error) {
+	n, err := x.conn.w.Write(p)
+	if err != nil {
+		return n, writeError("request content", err)
+	}
+	return n, nil
+}
+
+// Flush sends what is buffered.
+func (x *Exchange) Flush() error {
+	if err := x.conn.w.Flush(); err != nil {
+		return writeError("request", err)
+	}
+	return nil
+}
+
+// CloseWrite ends the request and sends what is buffered. Trailers travel where the content is
+// chunked, without the fields that may not stand there, and are left out where it is not. If content
+// is missing the connection is cut, so that nobody takes the request for whole.
+func (x *Exchange) CloseWrite(trailer protocol.Fields) error {
+	kept := trailer.DelFunc(func(l protocol.Field) bool { return forbiddenInTrailer(l.Name) || x.sets(l.Name) })
+	if err := x.conn.w.Close(kept); err != nil {
+		if errors.Is(err, http1.ErrShort) {
+			x.Abort()
+		}
+		return writeError("request", err)
+	}
+	x.sent = true
+	if err := x.conn.enterHead(); err != nil {
+		return refuse(err)
+	}
+	return nil
+}
+
+// writeError gives an error of writing its reason: the workload's own mistake, or the connection's.
+func writeError(what string, err error) error {
+	if errors.Is(err, http1.ErrLong) || errors.Is(err, http1.ErrShort) {
+		return protocol.Refuse(protocol.ReasonBadRequest, err)
+	}
+	return cutOff(what, err)
+}
