@@ -62,6 +62,15 @@ func checkStatus(status int) error {
 
 // checkField judges one line of a header or trailer section.
 func checkField(name, value string) error {
+	if protocol.IsConnectionField(name) {
+		return malformed("connection-specific field %q", name)
+	}
+	return checkLine(name, value)
+}
+
+// checkLine judges a field line by RFC 9292 §3.6 alone, which leaves connection-specific fields to
+// whoever converts the message.
+func checkLine(name, value string) error {
 	switch {
 	case len(name) > protocol.MaxFieldName:
 		return tooLarge("field name", protocol.MaxFieldName)
@@ -71,8 +80,6 @@ func checkField(name, value string) error {
 		return malformed("field name %q", name)
 	case !protocol.IsFieldValue(value):
 		return malformed("value of field %q", name) // never the value: it may be a credential
-	case protocol.IsConnectionField(name):
-		return malformed("connection-specific field %q", name)
 	}
 	return nil
 }
