@@ -1,0 +1,118 @@
+package config
+
+import (
+	"net/netip"
+	"path/filepath"
+
+	"torno.internal/protocol"
+	"torno.internal/protocol/control"
+)
+
+// BrokerFile is the name of the operator's file.
+const BrokerFile = "broker.toml"
+
+// ParseBroker reads the operator's file; file is its name in errors, which are *Errors, and relative
+// paths in it start at file's directory.
+func ParseBroker(file string, b []byte) (control.Config, error) {
+	t, err := open(file, b)
+	if err != nil {
+		return control.Config{}, err
+	}
+	dir := filepath.Dir(file)
+	c := control.Config{Upstreams: readUpstreams(t, dir)}
+	egress := t.table("egress")
+	c.Egress.AllowPrivate = readPrefixes(egress)
+	egress.eachText("ca", func(at []string, path string) {
+		if path == "" {
+			egress.fail(at, "egress.ca: path is empty")
+		}
+		c.Egress.CA = append(c.Egress.CA, resolve(dir, path))
+	})
+	egress.done()
+	c.Agents = readCeilings(t.table("agents"))
+	t.done()
+	if err := newErrors(file, t.doc.problems); err != nil {
+		return control.Config{}, err
+	}
+	return c, nil
+}
+
+func readUpstreams(t *table, dir string) []control.Upstream {
+	var out []control.Upstream
+	seen := map[protocol.Authority]bool{}
+	for _, u := range t.tables("upstream") {
+		up := control.Upstream{Host: u.text("host"), Port: u.port("port"), Dial: u.text("dial"), CA: u.text("ca")}
+		if !u.has("port") {
+			up.Port = protocol.DefaultPort("https")
+		}
+		host, err := protocol.ParseHost(up.Host)
+		switch {
+		case !u.has("host"):
+			u.fail(u.path, "upstream without host")
+		case err != nil:
+			u.fail(u.at("host"), "%v", err)
+		default:
+			up.Host = host
+		}
+		if a := (protocol.Authority{Host: host, Port: up.Port}); host != "" && seen[a] {
+			u.fail(u.path, "upstream %s is there twice", a)
+		} else {
+			seen[a] = true
+		}
+		if u.has("dial") {
+			if _, err := protocol.ParseAuthority(up.Dial, 0); err != nil {
+				u.fail(u.at("dial"), "dial is host:port: %v", err)
+			}
+		}
+		up.CA = resolve(dir, up.CA)
+		u.done()
+		out = append(out, up)
+	}
+	return out
+}
+
+func readCeilings(t *table) map[string]control.Ceiling {
+	var out map[string]control.Ceiling
+	for _, name := range t.keys() {
+		if !control.ValidAgent(name) {
+			t.fail(t.at(name), "[%s]: an agent's name has %s", dotted(t.at(name)), control.AgentGrammar)
+		}
+		agent := t.table(name)
+		c := control.Ceiling{AllowPrivate: readPrefixes(agent)}
+		c.Cookies, _ = agent.choice("cookies", "strip", "pass")
+		if agent.has("egress") {
+			e := readEgress(agent.table("egress"))
+			c.Egress = &e
+		}
+		agent.known = append(agent.known, "egress")
+		agent.done()
+		if out == nil {
+			out = map[string]control.Ceiling{}
+		}
+		out[name] = c
+	}
+	return out
+}
+
+// readPrefixes reads allow_private, where an address alone would leave open how much was meant.
+func readPrefixes(t *table) []string {
+	var prefixes []string
+	t.eachText("allow_private", func(at []string, s string) {
+		p, err := netip.ParsePrefix(s)
+		switch {
+		case err != nil:
+			t.fail(at, "allow_private: %q is no CIDR prefix, as in 10.1.0.0/16", s)
+		case p != p.Masked():
+			t.fail(at, "allow_private: %q has bits beyond its length; write %s", s, p.Masked())
+		}
+		prefixes = append(prefixes, s)
+	})
+	return prefixes
+}
+
+func resolve(dir, path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
+}
