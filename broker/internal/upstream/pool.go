@@ -197,8 +197,7 @@ func (p *pool) put(c *conn, keep time.Duration) {
 	c.expires = time.Now().Add(min(keep, idleTimeout))
 	o.idle = append(o.idle, c)
 	if p.sweeper == nil {
-		p.sweeps.Add(1)
-		p.sweeper = time.AfterFunc(idleTimeout/2, p.sweep)
+		p.arm()
 	}
 }
 
@@ -238,12 +237,26 @@ func (p *pool) forget(o *origin) {
 	}
 }
 
-// sweep closes the connections whose time is over and comes back while any are idle.
+// sweep comes back while connections are idle.
 func (p *pool) sweep() {
 	defer p.sweeps.Done()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now, idle := time.Now(), 0
+	p.sweeper = nil
+	if p.expire(time.Now()) > 0 && !p.closed {
+		p.arm()
+	}
+}
+
+// arm lets sweep come by; mu is held.
+func (p *pool) arm() {
+	p.sweeps.Add(1)
+	p.sweeper = time.AfterFunc(idleTimeout/2, p.sweep)
+}
+
+// expire closes the idle connections whose time is over and returns how many stay; mu is held.
+func (p *pool) expire(now time.Time) int {
+	idle := 0
 	for _, s := range p.sessions {
 		for _, o := range s.origins {
 			o.idle = slices.DeleteFunc(o.idle, func(c *conn) bool {
@@ -257,11 +270,7 @@ func (p *pool) sweep() {
 			idle += len(o.idle)
 		}
 	}
-	p.sweeper = nil
-	if idle > 0 && !p.closed {
-		p.sweeps.Add(1)
-		p.sweeper = time.AfterFunc(idleTimeout/2, p.sweep)
-	}
+	return idle
 }
 
 func (p *pool) closeSession(id string) {

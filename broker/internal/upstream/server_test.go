@@ -20,6 +20,9 @@ import (
 	"torno.internal/protocol"
 )
 
+// quiet keeps net/http from telling about connections that tests break.
+var quiet = log.New(io.Discard, "", 0)
+
 // An upstreamServer is a server on loopback that a client reaches as example.com.
 type upstreamServer struct {
 	client *Client
@@ -32,7 +35,7 @@ func newServer(t testing.TB, scheme string, h http.Handler) *upstreamServer {
 	t.Helper()
 	s := &upstreamServer{}
 	srv := httptest.NewUnstartedServer(h)
-	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.Config.ErrorLog = quiet
 	srv.Config.ConnState = func(_ net.Conn, state http.ConnState) {
 		if state == http.StateNew {
 			s.conns.Add(1)
@@ -65,6 +68,12 @@ func (s *upstreamServer) connect(t testing.TB, scheme, addr string, cert *x509.C
 // newScript starts a server that plays script on each connection, after reading nothing.
 func newScript(t testing.TB, scheme string, script func(c net.Conn, r *bufio.Reader)) *upstreamServer {
 	t.Helper()
+	return newScriptTLS(t, scheme, &tls.Config{}, script)
+}
+
+// newScriptTLS is newScript with TLS as cfg says, but for the certificate.
+func newScriptTLS(t testing.TB, scheme string, cfg *tls.Config, script func(c net.Conn, r *bufio.Reader)) *upstreamServer {
+	t.Helper()
 	// httptest's certificate is as good as any for the name example.com.
 	donor := httptest.NewTLSServer(nil)
 	donor.Close()
@@ -74,7 +83,8 @@ func newScript(t testing.TB, scheme string, script func(c net.Conn, r *bufio.Rea
 	}
 	addr := ln.Addr().String()
 	if scheme == "https" {
-		ln = tls.NewListener(ln, &tls.Config{Certificates: donor.TLS.Certificates})
+		cfg.Certificates = donor.TLS.Certificates
+		ln = tls.NewListener(ln, cfg)
 	}
 	s := &upstreamServer{}
 	s.connect(t, scheme, addr, donor.Certificate())
