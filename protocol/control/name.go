@@ -1,7 +1,5 @@
 package control
 
-import "torno.internal/protocol"
-
 // Limits on names, in bytes.
 const (
 	MaxAgent = 63  // of an agent
@@ -36,9 +34,4 @@ func ValidKey(s string) bool {
 		}
 	}
 	return s != "" && len(s) <= MaxKey
-}
-
-// ValidUser reports whether s is a user that a workload may run as; empty means the default.
-func ValidUser(s string) bool {
-	return s == "" || s == protocol.UserAgent || s == protocol.UserRoot
 }

@@ -134,10 +134,3 @@ func canonicalHeader(s string) string {
 	}
 	return strings.ToLower(name) + ": " + strings.TrimSpace(value)
 }
-
-func cmpOr[T ~string](v, zero T) T {
-	if v == "" {
-		return zero
-	}
-	return v
-}

@@ -73,11 +73,14 @@ type side struct {
 // error joins everything that is wrong, rules as *RuleError.
 func Compile(file control.AgentPolicy, ceiling *control.Ceiling, audiences []Origin) (*Policy, error) {
 	p := &Policy{audiences: make(map[Origin]bool, len(audiences))}
-	for _, o := range audiences {
-		p.audiences[o] = true
-	}
 	var errs []error
 	p.file, errs = compileSide("torno.toml", "egress", file.Egress)
+	for _, o := range audiences {
+		p.audiences[o] = true
+		if o.Scheme != "https" {
+			errs = append(errs, fmt.Errorf("audience %s: a secret goes over https alone", o))
+		}
+	}
 	errs = append(errs, tunneledAudiences(p.file.tunnel, audiences)...)
 	if ceiling != nil && ceiling.Egress != nil {
 		s, more := compileSide("broker.toml", "agents."+file.Name+".egress", *ceiling.Egress)

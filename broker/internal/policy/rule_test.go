@@ -206,6 +206,14 @@ func TestCompileRefusesTunnelToAudience(t *testing.T) {
 	}
 }
 
+func TestCompileRefusesPlainAudience(t *testing.T) {
+	o := mustOrigin(t, "api.example.com")
+	o.Scheme = "http"
+	if _, err := Compile(control.AgentPolicy{}, nil, []Origin{o}); err == nil {
+		t.Error("a secret's audience is plain http")
+	}
+}
+
 func TestParseOrigin(t *testing.T) {
 	for in, want := range map[string]string{
 		"https://API.example.com":      "https://api.example.com",
