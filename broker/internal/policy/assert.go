@@ -29,7 +29,7 @@ func CheckAssertions(file control.AgentPolicy, metas []control.Meta) error {
 		m, ok := sealed[key]
 		if !ok {
 			if !slices.Contains(file.Secrets, key) {
-				errs = append(errs, fmt.Errorf("torno.toml: [secret.%s] speaks of a secret that agent %q does not have", key, file.Name))
+				errs = append(errs, fmt.Errorf("torno.toml: secret.%q speaks of a secret that agent %q does not have", key, file.Name))
 			}
 			continue
 		}
