@@ -3,9 +3,11 @@ package config
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/BurntSushi/toml"
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 )
@@ -96,3 +98,40 @@ func TestNearest(t *testing.T) {
 		}
 	}
 }
+
+// The scanner finds every key that the library finds, unless it stopped at a bound.
+func FuzzScan(f *testing.F) {
+	for _, src := range []string{
+		wholeAgent, "[[a]]\nb = [{c = 1}]\n[a.d]\n", "a.b.\"c\\u00e9\" = '''\n'''", "x = 1979-05-27 07:32:00", "a = [\n1, # ]\n]",
+		"a = \"\"\"\\\"\"\"\"\"\"\"\nb = 1", "[ a . 'b' ] # x\n\"\" = {}\r\n",
+	} {
+		f.Add(src)
+	}
+	f.Fuzz(func(t *testing.T, src string) {
+		lines, problem := scan(src)
+		if problem != nil || len(lines) >= maxPositions {
+			return
+		}
+		var tree map[string]any
+		md, err := toml.Decode(src, &tree)
+		if err != nil {
+			return
+		}
+		names := map[string]bool{}
+		for k := range lines {
+			names[k] = true
+			parts := strings.Split(k, "\x00")
+			names[pathKey(slices.DeleteFunc(parts, isIndex))] = true
+		}
+		for _, key := range md.Keys() {
+			if slices.ContainsFunc(key, isIndex) || strings.ContainsAny(key.String(), `\"`) {
+				continue // told apart from indices, or escapes of TOML's own
+			}
+			if !names[pathKey(key)] {
+				t.Fatalf("key %q of %q has no line: %v", key, src, lines)
+			}
+		}
+	})
+}
+
+func isIndex(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
