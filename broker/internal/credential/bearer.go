@@ -1,0 +1,16 @@
+package credential
+
+import (
+	"strings"
+
+	"torno.internal/protocol/secret"
+)
+
+// bearer sends the secret as a bearer token (RFC 6750 §2.1).
+type bearer struct{}
+
+func (bearer) Strip(name string) bool { return isAuthField(strings.ToLower(name)) }
+
+func (bearer) Apply(value secret.Value) ([]Field, error) {
+	return []Field{field("authorization", "Bearer ", value, "")}, nil
+}

@@ -1,0 +1,64 @@
+// Package credential makes what goes upstream in a request's authentication fields (RFC 9110 §11) out of
+// a session's secrets, and knows which secret goes where. The workload never holds a credential: it may
+// hold placeholders, which say which secret is meant and are worth nothing.
+package credential
+
+import (
+	"fmt"
+	"strings"
+
+	"torno.internal/protocol/control"
+	"torno.internal/protocol/secret"
+)
+
+// A Field is one field of an upstream request. The value is in memory of its own: whoever gets a Field
+// wipes it once it is sent.
+type Field struct {
+	Name  string // lower case
+	Value secret.Value
+}
+
+// An Injector puts one secret into requests. Injectors are immutable and safe for concurrent use.
+type Injector interface {
+	// Strip reports whether the workload's own field called name, in any case, is removed from headers
+	// and trailers where the injector sets its own.
+	Strip(name string) bool
+	// Apply makes the fields that carry value. It does not check value.
+	Apply(value secret.Value) ([]Field, error)
+}
+
+// NewInjector returns the injector that m describes.
+func NewInjector(m control.Meta) (Injector, error) {
+	switch m.Inject.Scheme {
+	case control.SchemeBearer:
+		return bearer{}, nil
+	case control.SchemeHeader:
+		return newHeader(m)
+	}
+	return nil, fmt.Errorf("secret %s: unknown injector %q", m.Name, m.Inject.Scheme)
+}
+
+// ValidateMeta reports what makes m unusable; see control.CheckMeta.
+func ValidateMeta(m control.Meta) error { return control.CheckMeta(m) }
+
+// ValidateValue reports what makes value unusable for m; see control.CheckValue.
+func ValidateValue(m control.Meta, value []byte) error { return control.CheckValue(m, value) }
+
+// isAuthField reports whether name, in lower case, is a field that says who is asking whatever the
+// injector: two identities in one request would leave the choice to the upstream.
+func isAuthField(name string) bool {
+	switch name {
+	case "authorization", "proxy-authorization", "x-api-key":
+		return true
+	}
+	return false
+}
+
+// field returns a Field whose value is prefix, value and suffix in fresh memory.
+func field(name, prefix string, value secret.Value, suffix string) Field {
+	b := make([]byte, 0, len(prefix)+value.Len()+len(suffix))
+	b = append(b, prefix...)
+	b = value.AppendTo(b)
+	b = append(b, suffix...)
+	return Field{Name: strings.ToLower(name), Value: secret.New(b)}
+}

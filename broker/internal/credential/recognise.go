@@ -1,0 +1,110 @@
+package credential
+
+import (
+	"encoding/base64"
+	"strings"
+
+	"torno.internal/protocol/control"
+)
+
+// shortestView is the length of text below which no placeholder fits into it, in any encoding.
+const shortestView = minShape
+
+// marks calls f with the text from each placeholder mark on, and with the text before it, wherever value
+// holds one: as it stands, percent-encoded, with JSON escapes, and in base64 as Basic (RFC 7617) has it,
+// percent-encoded inside that again. It stops when f returns false.
+func marks(value string, f func(before, from string) bool) {
+	if len(value) < shortestView {
+		return
+	}
+	if !marksIn(value, f) || !marksEncoded(value, f) {
+		return
+	}
+	for word := range strings.FieldsFuncSeq(value, isSeparator) {
+		decoded, ok := decodeBase64(word)
+		if ok && (!marksIn(decoded, f) || !marksEncoded(decoded, f)) {
+			return
+		}
+	}
+}
+
+func marksIn(text string, f func(before, from string) bool) bool {
+	for start := 0; ; {
+		i := strings.Index(text[start:], control.PlaceholderMark)
+		if i < 0 {
+			return true
+		}
+		i += start
+		if !f(text[:i], text[i:]) {
+			return false
+		}
+		start = i + len(control.PlaceholderMark)
+	}
+}
+
+// marksEncoded looks into text once its percent-encoding or its JSON escapes are gone. Text without any
+// has been looked into as it stands.
+func marksEncoded(text string, f func(before, from string) bool) bool {
+	if strings.IndexByte(text, '%') >= 0 && !marksIn(unescape(text, "%"), f) {
+		return false
+	}
+	return !strings.Contains(text, `\u`) || marksIn(unescape(text, `\u00`), f)
+}
+
+// unescape replaces lead and two hexadecimal digits by the byte that they mean and leaves everything
+// else alone.
+func unescape(s, lead string) string {
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if rest := s[i:]; len(rest) >= len(lead)+2 && strings.HasPrefix(rest, lead) {
+			hi, lo := hexDigit(rest[len(lead)]), hexDigit(rest[len(lead)+1])
+			if hi >= 0 && lo >= 0 {
+				b = append(b, byte(hi<<4|lo))
+				i += len(lead) + 1
+				continue
+			}
+		}
+		b = append(b, s[i])
+	}
+	return string(b)
+}
+
+func hexDigit(c byte) int {
+	switch {
+	case '0' <= c && c <= '9':
+		return int(c - '0')
+	case 'a' <= c|0x20 && c|0x20 <= 'f':
+		return int(c|0x20-'a') + 10
+	}
+	return -1
+}
+
+// isSeparator reports whether r cannot be part of base64 in either alphabet. Padding is no part either:
+// what follows it is decoded on its own.
+func isSeparator(r rune) bool {
+	return r >= 0x80 || base64Alphabet[byte(r)] == 0
+}
+
+var base64Alphabet = func() (t [256]byte) {
+	for i := range len(base62) {
+		t[base62[i]] = 1
+	}
+	t['+'], t['/'], t['-'], t['_'] = 1, 1, 1, 1
+	return t
+}()
+
+// decodeBase64 decodes as much of word as is whole, in the standard or the URL alphabet. Servers differ
+// in what they make of an odd end; the placeholder stands before it.
+func decodeBase64(word string) (string, bool) {
+	if len(word) < shortestView {
+		return "", false
+	}
+	word = base64URL.Replace(word)
+	if len(word)%4 == 1 {
+		word = word[:len(word)-1]
+	}
+	b, err := base64.RawStdEncoding.DecodeString(word)
+	return string(b), err == nil
+}
+
+var base64URL = strings.NewReplacer("-", "+", "_", "/")

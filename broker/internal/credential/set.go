@@ -1,0 +1,241 @@
+package credential
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"torno.internal/protocol"
+	"torno.internal/protocol/control"
+	"torno.internal/protocol/secret"
+)
+
+// A Secret is one secret of a session, opened. The Set that it is given to owns its value.
+type Secret struct {
+	Meta        control.Meta
+	Value       secret.Value // zero in a Set that only answers questions
+	Placeholder string       // what the workload holds instead; empty: nothing
+}
+
+// A Set holds one session's secrets by the origins that they are bound to. It is immutable and safe for
+// concurrent use, except for Wipe.
+type Set struct {
+	byOrigin map[protocol.Authority][]*Use // proxied secrets, by name
+	byMark   []*Use                        // those with a placeholder
+	position map[string]bool               // lower-case names of fields that are credential positions
+	secrets  []Secret
+}
+
+// A Use is one secret chosen for one origin. The zero value is not usable; Set.Select makes them.
+type Use struct {
+	Name     string // of the secret
+	Version  int
+	Injector Injector
+
+	secret  Secret
+	mark    int // where the mark stands in the placeholder
+	revoked bool
+}
+
+// NewSet compiles the secrets of a session. Exposed ones are kept for Wipe alone: they are in the
+// workload's environment and no request gets them.
+func NewSet(secrets []Secret) (*Set, error) {
+	s := &Set{
+		byOrigin: map[protocol.Authority][]*Use{},
+		position: map[string]bool{},
+		secrets:  slices.Clone(secrets),
+	}
+	for _, sec := range secrets {
+		if sec.Meta.Expose != control.ExposeNone {
+			continue
+		}
+		if err := s.add(sec); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (s *Set) add(sec Secret) error {
+	m := sec.Meta
+	in, err := NewInjector(m)
+	if err != nil {
+		return err
+	}
+	u := &Use{Name: m.Name, Version: m.Version, Injector: in, secret: sec}
+	for _, f := range m.Inject.Fields {
+		s.position[strings.ToLower(f.Name)] = true
+	}
+	for _, origin := range m.Audience {
+		a, err := control.ParseOrigin(origin)
+		if err != nil {
+			return fmt.Errorf("secret %s: %w", m.Name, err)
+		}
+		if !slices.Contains(s.byOrigin[a], u) {
+			s.byOrigin[a] = append(s.byOrigin[a], u)
+		}
+	}
+	if sec.Placeholder == "" {
+		return nil
+	}
+	if u.mark = strings.Index(sec.Placeholder, control.PlaceholderMark); u.mark < 0 {
+		return fmt.Errorf("secret %s: its placeholder is not one", m.Name)
+	}
+	s.byMark = append(s.byMark, u)
+	return nil
+}
+
+// Select returns the secret to use for a request to a with the given scheme and fields, or nil where
+// none is bound to that origin. Its error is a *protocol.RefusedError:
+//
+//   - ReasonInsecureScheme: http to a host that a secret is bound to. It would leave without the
+//     credential, but with everything else, where the workload believes to be authenticated.
+//   - ReasonPlaceholder: a credential position holds the placeholder of a secret that is not bound to
+//     this origin, or of another session.
+//   - ReasonAmbiguousCredential: several secrets fit and the workload sent the placeholder of none, or
+//     those of several.
+//   - ReasonRevoked: the secret is in use no more.
+//
+// Credential positions are authorization, proxy-authorization, x-api-key and the fields that any secret
+// of the session is put into, each as often as it stands there. Elsewhere a placeholder is text.
+func (s *Set) Select(a protocol.Authority, scheme string, fields protocol.Fields) (*Use, error) {
+	var candidates []*Use
+	switch {
+	case scheme == "https":
+		candidates = s.byOrigin[a]
+	case scheme == "http" && s.secured(a):
+		return nil, refuse(protocol.ReasonInsecureScheme, "http to %s, which a secret is bound to", a)
+	}
+	chosen, err := s.placeholders(a, candidates, fields)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case chosen != nil:
+	case len(candidates) == 0:
+		return nil, nil
+	case len(candidates) > 1:
+		return nil, refuse(protocol.ReasonAmbiguousCredential, "%s are all bound to %s", names(candidates), a)
+	default:
+		chosen = candidates[0]
+	}
+	if chosen.revoked {
+		return nil, refuse(protocol.ReasonRevoked, "secret %s", chosen.Name)
+	}
+	return chosen, nil
+}
+
+// secured reports whether http to a means an origin that a secret is bound to: the same host and port,
+// or the same host where both schemes have their default ports.
+func (s *Set) secured(a protocol.Authority) bool {
+	if len(s.byOrigin[a]) > 0 {
+		return true
+	}
+	if a.Port != protocol.DefaultPort("http") {
+		return false
+	}
+	a.Port = protocol.DefaultPort("https")
+	return len(s.byOrigin[a]) > 0
+}
+
+// placeholders returns the candidate whose placeholder stands in a credential position, or nil.
+func (s *Set) placeholders(a protocol.Authority, candidates []*Use, fields protocol.Fields) (chosen *Use, err error) {
+	for i := range fields {
+		name := strings.ToLower(fields[i].Name)
+		if !isAuthField(name) && !s.position[name] {
+			continue
+		}
+		marks(fields[i].Value, func(before, from string) bool {
+			u := s.owner(before, from)
+			switch {
+			case u == nil:
+				err = refuse(protocol.ReasonPlaceholder, "field %q: a placeholder that is not of this session", name)
+			case !slices.Contains(candidates, u):
+				err = refuse(protocol.ReasonPlaceholder, "field %q: the placeholder of %s, which is not bound to %s", name, u.Name, a)
+			case chosen != nil && chosen != u:
+				err = refuse(protocol.ReasonAmbiguousCredential, "placeholders of %s and %s in one request", chosen.Name, u.Name)
+			default:
+				chosen = u
+			}
+			return err == nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return chosen, nil
+}
+
+// owner returns the secret whose placeholder stands where its mark begins from, or nil.
+func (s *Set) owner(before, from string) *Use {
+	for _, u := range s.byMark {
+		p := u.secret.Placeholder
+		if strings.HasPrefix(from, p[u.mark:]) && strings.HasSuffix(before, p[:u.mark]) {
+			return u
+		}
+	}
+	return nil
+}
+
+// Revoke returns a Set in which requests that would get the secret called name are refused. Both share
+// the values.
+func (s *Set) Revoke(name string) *Set {
+	t := &Set{byOrigin: make(map[protocol.Authority][]*Use, len(s.byOrigin)), position: s.position, secrets: s.secrets}
+	revoked := map[*Use]*Use{}
+	swap := func(uses []*Use) []*Use {
+		uses = slices.Clone(uses)
+		for i, u := range uses {
+			if u.Name != name {
+				continue
+			}
+			if revoked[u] == nil {
+				v := *u
+				v.revoked = true
+				revoked[u] = &v
+			}
+			uses[i] = revoked[u]
+		}
+		return uses
+	}
+	for a, uses := range s.byOrigin {
+		t.byOrigin[a] = swap(uses)
+	}
+	t.byMark = swap(s.byMark)
+	return t
+}
+
+// Wipe overwrites every value. No Use of the Set may be in use or be used after it.
+func (s *Set) Wipe() {
+	for _, sec := range s.secrets {
+		sec.Value.Wipe()
+	}
+}
+
+// StripFields removes from f, headers or trailers, what the workload sent where u sets its own. It works
+// in place and returns the shortened section.
+func (u *Use) StripFields(f protocol.Fields) protocol.Fields {
+	return f.DelFunc(func(l protocol.Field) bool { return u.Injector.Strip(l.Name) })
+}
+
+// Fields makes the fields that authorise a request, in fresh memory. The caller wipes each value once
+// the request is sent. The secret is checked anew, so that nothing which would split a request leaves
+// whatever became of it since it was set.
+func (u *Use) Fields() ([]Field, error) {
+	err := u.secret.Value.Use(func(b []byte) error { return control.CheckValue(u.secret.Meta, b) })
+	if err != nil {
+		return nil, fmt.Errorf("secret %s version %d: %w", u.Name, u.Version, err)
+	}
+	return u.Injector.Apply(u.secret.Value)
+}
+
+func names(uses []*Use) string {
+	all := make([]string, len(uses))
+	for i, u := range uses {
+		all[i] = u.Name
+	}
+	return strings.Join(all, ", ")
+}
+
+func refuse(reason protocol.Reason, format string, args ...any) error {
+	return protocol.Refuse(reason, fmt.Errorf(format, args...))
+}

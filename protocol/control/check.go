@@ -1,0 +1,156 @@
+package control
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+
+	"torno.internal/protocol"
+)
+
+// Limits on one secret.
+const (
+	MaxValue     = 64 << 10 // bytes
+	MaxAudience  = 64       // origins
+	MaxTemplates = 8        // fields that one secret is put into
+	MaxTemplate  = 1 << 10  // bytes of one template
+)
+
+// PlaceholderMark stands in every placeholder, in every session, so that one is known for what it is
+// wherever it turns up. It is as good as never part of a real value.
+const PlaceholderMark = "tornoInert"
+
+// CheckMeta reports what makes m unusable. Who seals a secret asks it before sealing and the broker
+// before storing, so that a key which could not be used is refused when it is set and not in the middle
+// of a run.
+func CheckMeta(m Meta) error {
+	switch {
+	case !ValidAgent(m.Agent):
+		return fmt.Errorf("agent %q: a name is %s", m.Agent, AgentGrammar)
+	case !ValidKey(m.Name):
+		return fmt.Errorf("secret %q: a name is %s", m.Name, KeyGrammar)
+	case m.Version < 1:
+		return fmt.Errorf("version %d is not 1 or more", m.Version)
+	case m.Rotation != "" && m.Rotation != RotationPin && m.Rotation != RotationFollow:
+		return fmt.Errorf("rotation %q is neither %q nor %q", m.Rotation, RotationPin, RotationFollow)
+	}
+	switch m.Expose {
+	case ExposeEnv:
+		if len(m.Audience) > 0 || m.Inject.Scheme != "" || len(m.Inject.Fields) > 0 {
+			return errors.New("an exposed secret is a variable in the VM; it has neither hosts nor headers")
+		}
+		return nil
+	case ExposeNone:
+		return errors.Join(checkAudience(m.Audience), checkInjector(m.Name, m.Inject))
+	}
+	return fmt.Errorf("expose %q is not %q", m.Expose, ExposeEnv)
+}
+
+func checkAudience(audience []string) error {
+	if len(audience) == 0 {
+		return errors.New("no host that the secret may be sent to; name it with --host")
+	}
+	if len(audience) > MaxAudience {
+		return fmt.Errorf("%d hosts, at most %d fit", len(audience), MaxAudience)
+	}
+	seen := make(map[protocol.Authority]bool, len(audience))
+	for _, s := range audience {
+		a, err := ParseOrigin(s)
+		if err != nil {
+			return err
+		}
+		if want := FormatOrigin(a); s != want {
+			return fmt.Errorf("origin %q is not in its canonical form %q", s, want)
+		}
+		if seen[a] {
+			return fmt.Errorf("origin %q stands twice", s)
+		}
+		seen[a] = true
+	}
+	return nil
+}
+
+func checkInjector(key string, in Injector) error {
+	switch in.Scheme {
+	case SchemeBearer:
+		if len(in.Fields) > 0 {
+			return errors.New("the bearer scheme makes its own field and takes no headers")
+		}
+		return nil
+	case SchemeHeader:
+		return checkFields(key, in.Fields)
+	}
+	return fmt.Errorf("scheme %q is neither %q nor %q", in.Scheme, SchemeBearer, SchemeHeader)
+}
+
+func checkFields(key string, fields []FieldTemplate) error {
+	if len(fields) == 0 || len(fields) > MaxTemplates {
+		return fmt.Errorf("%d headers; the header scheme takes 1 to %d", len(fields), MaxTemplates)
+	}
+	seen := make(map[string]bool, len(fields))
+	for _, f := range fields {
+		if err := checkFieldName(f.Name); err != nil {
+			return err
+		}
+		if _, err := ParseTemplate(key, f.Value); err != nil {
+			return fmt.Errorf("header %q: %w", f.Name, err)
+		}
+		if lower := strings.ToLower(f.Name); seen[lower] {
+			return fmt.Errorf("header %q stands twice", f.Name)
+		} else {
+			seen[lower] = true
+		}
+	}
+	return nil
+}
+
+// CheckValue reports what makes value unusable for the secret that m, which has passed CheckMeta,
+// describes. Its errors never quote the value. It is asked when a secret is set and again each time that
+// a credential is made of it, because between the two lies a file.
+func CheckValue(m Meta, value []byte) error {
+	switch {
+	case len(value) == 0:
+		return errors.New("the value is empty")
+	case len(value) > MaxValue:
+		return fmt.Errorf("the value has %d bytes, at most %d fit", len(value), MaxValue)
+	case bytes.IndexByte(value, 0) >= 0:
+		return errors.New("the value holds a NUL byte")
+	case bytes.Contains(value, []byte(PlaceholderMark)):
+		return errors.New("the value is a placeholder that torno made, not the real one")
+	case m.Expose == ExposeEnv:
+		return nil
+	}
+	return checkFieldPart(m, value)
+}
+
+// checkFieldPart accepts a value that can stand inside a request field.
+func checkFieldPart(m Meta, value []byte) error {
+	if i := badFieldByte(value); i >= 0 {
+		what := "a control byte"
+		switch c := value[i]; {
+		case c == '\n' && i == len(value)-1:
+			what = "a newline at its end, which echo adds (printf %s does not)"
+		case c == '\r' || c == '\n':
+			what = "a line break"
+		case c >= 0x80:
+			what = "a byte that is not ASCII"
+		}
+		return fmt.Errorf("the value holds %s; a request field cannot carry it", what)
+	}
+	if value[0] == ' ' || value[len(value)-1] == ' ' {
+		return errors.New("the value begins or ends with a space")
+	}
+	if m.Inject.Scheme == SchemeBearer && bytes.IndexByte(value, ' ') >= 0 {
+		return errors.New("the value holds a space; a bearer token has none")
+	}
+	for _, f := range m.Inject.Fields {
+		if len(f.Value)+len(value) > protocol.MaxFieldValue {
+			return fmt.Errorf("the value makes header %q longer than %d bytes", f.Name, protocol.MaxFieldValue)
+		}
+	}
+	if len("Bearer ")+len(value) > protocol.MaxFieldValue {
+		return fmt.Errorf("the value makes a field longer than %d bytes", protocol.MaxFieldValue)
+	}
+	return nil
+}
