@@ -16,11 +16,16 @@ import (
 func ReadConfig(file control.Config) (Config, error) {
 	var cfg Config
 	var errs []error
+	seen := make(map[protocol.Authority]bool, len(file.Upstreams))
 	for i, u := range file.Upstreams {
 		o, err := readOverride(u)
+		if err == nil && seen[o.Authority] {
+			err = fmt.Errorf("%v has one already", o.Authority)
+		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("upstream %d: %w", i+1, err))
 		}
+		seen[o.Authority] = true
 		cfg.Overrides = append(cfg.Overrides, o)
 	}
 	var err error
@@ -85,7 +90,11 @@ func ParsePrefixes(cidrs []string) ([]netip.Prefix, error) {
 	var errs []error
 	for _, s := range cidrs {
 		p, err := netip.ParsePrefix(s)
-		if err == nil && p != p.Masked() {
+		switch {
+		case err != nil:
+		case p.Addr().Is4In6():
+			err = fmt.Errorf("prefix %q: write IPv4 addresses as such", s)
+		case p != p.Masked():
 			err = fmt.Errorf("prefix %q has bits set behind its length; did you mean %v?", s, p.Masked())
 		}
 		if err != nil {

@@ -110,18 +110,17 @@ func connectAny(ctx context.Context, port uint16, addrs []netip.Addr, check func
 	addrs = addrs[:min(len(addrs), maxAttempts)]
 	nc, err := race(ctx, addrs, dialOne)
 	if err != nil {
-		return nil, protocol.Refuse(connectReason(err), err)
+		return nil, protocol.Refuse(connectReason(ctx, err), err)
 	}
 	return nc, nil
 }
 
-func connectReason(err error) protocol.Reason {
+func connectReason(ctx context.Context, err error) protocol.Reason {
 	var refused *addressError
-	var ne net.Error
 	switch {
 	case errors.As(err, &refused):
 		return protocol.ReasonForbiddenAddress
-	case errors.As(err, &ne) && ne.Timeout():
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return protocol.ReasonUpstreamTimeout
 	}
 	return protocol.ReasonConnect

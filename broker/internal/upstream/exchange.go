@@ -73,6 +73,7 @@ func (x *Exchange) Release(reusable bool) {
 		return
 	}
 	x.pool.drop(x.conn)
+	_ = x.conn.w.Flush() // to nowhere: wipes a credential that was not sent
 }
 
 // received reports whether the response has ended cleanly, with nothing behind it, on a connection

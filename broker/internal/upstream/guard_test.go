@@ -143,3 +143,32 @@ func TestGuardExemptions(t *testing.T) {
 		}
 	}
 }
+
+// FuzzGuard holds every address that is allowed to what the standard library knows of it, and every
+// way to write an IPv4 address to the same verdict.
+func FuzzGuard(f *testing.F) {
+	for _, s := range []string{"8.8.8.8", "127.0.0.1", "2606:4700::1111", "64:ff9b::7f00:1", "2002:7f00:1::", "::ffff:10.0.0.1"} {
+		b := netip.MustParseAddr(s).As16()
+		f.Add(b[:])
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) < 16 {
+			return
+		}
+		addr := netip.AddrFrom16([16]byte(b))
+		err := guard{}.check(addr)
+		if u := addr.Unmap(); err == nil && (!u.IsGlobalUnicast() || u.IsPrivate() || u.IsLoopback() || u.IsLinkLocalUnicast() ||
+			u.IsMulticast() || u.IsUnspecified()) {
+			t.Errorf("%v is allowed", addr)
+		}
+		v4 := netip.AddrFrom4([4]byte(b))
+		want := guard{}.check(v4) == nil
+		nat64 := netip.MustParseAddr("64:ff9b::").As16()
+		copy(nat64[12:], b)
+		for _, same := range []netip.Addr{netip.AddrFrom16(v4.As16()), netip.AddrFrom16(nat64)} {
+			if got := (guard{}).check(same) == nil; got != want {
+				t.Errorf("%v allowed %v, %v allowed %v", v4, want, same, got)
+			}
+		}
+	})
+}
