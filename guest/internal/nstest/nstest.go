@@ -35,7 +35,7 @@ func Run(t *testing.T, f func(t *testing.T)) {
 		t.Fatal(err)
 	}
 	defer self.Close()
-	args := []string{"/proc/self/fd/3", "-test.run=^" + regexp.QuoteMeta(t.Name()) + "$", "-test.count=1", "-test.timeout=60s"}
+	args := []string{"/proc/self/fd/3", "-test.run=^" + regexp.QuoteMeta(t.Name()) + "$", "-test.count=1", "-test.timeout=30s"}
 	if testing.Verbose() {
 		args = append(args, "-test.v")
 	}

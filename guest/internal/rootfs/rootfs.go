@@ -38,6 +38,16 @@ func WriteFile(path string, content []byte) error {
 		path = resolved // a symbolic link stays one
 	}
 	err := replace(path, content)
+	if target, linkErr := os.Readlink(path); unwritable(err) && linkErr == nil {
+		// A link into nowhere: /etc/resolv.conf often leads below /run.
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(path), target)
+		}
+		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+			return err
+		}
+		return replace(target, content)
+	}
 	if !unwritable(err) {
 		return err
 	}
