@@ -8,6 +8,7 @@ import (
 	"net"
 	"testing"
 
+	"torno.internal/broker/internal/credential"
 	"torno.internal/protocol"
 )
 
@@ -30,7 +31,7 @@ func BenchmarkExchange(b *testing.B) {
 	})
 	req := get("/v1/models", field("accept", "application/json"), field("user-agent", "bench/1"),
 		field("accept-encoding", "gzip"), field("x-request-id", "1"))
-	cred := []Credential{credential("authorization", "Bearer sk-ant-api03-0123456789")}
+	creds := []credential.Field{cred("authorization", "Bearer sk-ant-api03-0123456789")}
 	var resp protocol.Response
 	p := make([]byte, 4096)
 	ctx, cancel := context.WithCancel(b.Context())
@@ -40,7 +41,7 @@ func BenchmarkExchange(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if err := errors.Join(x.WriteHead(req, cred, 0), x.CloseWrite(nil), x.ReadResponse(&resp)); err != nil {
+		if err := errors.Join(x.WriteHead(req, creds, 0), x.CloseWrite(nil), x.ReadResponse(&resp)); err != nil {
 			b.Fatal(err)
 		}
 		for err == nil {

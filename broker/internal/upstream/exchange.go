@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"torno.internal/broker/internal/credential"
 	"torno.internal/protocol"
 	"torno.internal/protocol/http1"
 )
@@ -22,9 +23,9 @@ type Exchange struct {
 	stop func() bool // detaches the connection from the context
 
 	// the writer's
-	method     string
-	credential []Credential
-	sent       bool // the request has ended cleanly
+	method string
+	creds  []credential.Field // for their names
+	sent   bool               // the request has ended cleanly
 
 	// the reader's
 	head  http1.ResponseHead
@@ -67,7 +68,7 @@ func (x *Exchange) Release(reusable bool) {
 	}
 	x.released = true
 	detached := x.stop()
-	x.credential = nil
+	x.creds = nil
 	if reusable && detached && x.sent && x.received() {
 		x.pool.put(x.conn, x.keep)
 		return

@@ -6,32 +6,27 @@ import (
 	"slices"
 	"strings"
 
+	"torno.internal/broker/internal/credential"
 	"torno.internal/protocol"
 	"torno.internal/protocol/http1"
-	"torno.internal/protocol/secret"
 )
-
-// A Credential is one field that the broker adds to a request.
-type Credential struct {
-	Name  string // lower case
-	Value secret.Value
-}
 
 // WriteHead buffers the request's head: the path as it is, Host from the authority that was connected
 // to, req.Fields without those that end at this hop and without any that a credential sets, and the
 // credentials. Length is the content's if the workload declared it; -1 means unknown, sent chunked.
-// Everything is checked again for bytes that would end a line. Nothing leaves before Flush, CloseWrite
+// Everything is checked again for bytes that would end a line. The credentials' values are copied: the
+// caller wipes them when WriteHead returns, and the copies are wiped when they have left. Nothing leaves before Flush, CloseWrite
 // or a full buffer. Errors are *protocol.RefusedError.
-func (x *Exchange) WriteHead(req *protocol.Request, credential []Credential, length int64) error {
+func (x *Exchange) WriteHead(req *protocol.Request, creds []credential.Field, length int64) error {
 	if err := checkRequest(req); err != nil {
 		return err
 	}
-	for _, c := range credential {
+	for _, c := range creds {
 		if err := checkCredential(c); err != nil {
 			return protocol.Refuse(protocol.ReasonInternal, err)
 		}
 	}
-	x.method, x.credential = req.Method, credential
+	x.method, x.creds = req.Method, creds
 	fields := x.conn.fields[:0]
 	for _, l := range req.Fields {
 		if !x.dropsField(l) {
@@ -42,8 +37,8 @@ func (x *Exchange) WriteHead(req *protocol.Request, credential []Credential, len
 	err := w.WriteRequest(req.Method, req.Path, x.conn.origin.host, fields, length)
 	clear(fields)
 	x.conn.fields = fields[:0]
-	for i := 0; i < len(credential) && err == nil; i++ {
-		err = w.AppendField(strings.ToLower(credential[i].Name), credential[i].Value)
+	for i := 0; i < len(creds) && err == nil; i++ {
+		err = w.AppendField(strings.ToLower(creds[i].Name), creds[i].Value)
 	}
 	if err != nil {
 		x.Abort()
@@ -63,7 +58,7 @@ func (x *Exchange) dropsField(l protocol.Field) bool {
 
 // sets reports whether a credential sets the field called name.
 func (x *Exchange) sets(name string) bool {
-	return slices.ContainsFunc(x.credential, func(c Credential) bool { return strings.EqualFold(c.Name, name) })
+	return slices.ContainsFunc(x.creds, func(c credential.Field) bool { return strings.EqualFold(c.Name, name) })
 }
 
 func checkRequest(req *protocol.Request) error {
@@ -106,7 +101,7 @@ func isTarget(method, path string) bool {
 }
 
 // checkCredential looks once more, at the last moment, for what would split the request.
-func checkCredential(c Credential) error {
+func checkCredential(c credential.Field) error {
 	if !protocol.IsToken(c.Name) || endsHere(strings.ToLower(c.Name)) {
 		return fmt.Errorf("credential field %q", c.Name)
 	}

@@ -10,12 +10,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"torno.internal/broker/internal/credential"
 	"torno.internal/protocol"
 	"torno.internal/protocol/secret"
 )
 
-func credential(name, value string) Credential {
-	return Credential{name, secret.New([]byte(value))}
+func cred(name, value string) credential.Field {
+	return credential.Field{Name: name, Value: secret.New([]byte(value))}
 }
 
 // TestRequestHead looks at what stands on the wire: the request as the workload sent it, our Host, the
@@ -24,7 +25,7 @@ func TestRequestHead(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		req     *protocol.Request
-		cred    []Credential
+		cred    []credential.Field
 		length  int64
 		content string
 		want    []string
@@ -39,10 +40,10 @@ func TestRequestHead(t *testing.T) {
 			[]string{"GET / HTTP/1.1", "host: example.com", "x-kept: 1"}},
 		{"te trailers stays", get("/", field("te", "trailers")), nil, 0, "",
 			[]string{"GET / HTTP/1.1", "host: example.com", "te: trailers"}},
-		{"credential", get("/", field("accept", "a")), []Credential{credential("authorization", "Bearer sk-1")}, 0, "",
+		{"credential", get("/", field("accept", "a")), []credential.Field{cred("authorization", "Bearer sk-1")}, 0, "",
 			[]string{"GET / HTTP/1.1", "host: example.com", "accept: a", "authorization: Bearer sk-1"}},
 		{"the workload's own is replaced", get("/", field("authorization", "Bearer mine"), field("x-api-key", "mine"), field("authorization", "Basic eA==")),
-			[]Credential{credential("Authorization", "Bearer sk-1"), credential("x-api-key", "sk-2")}, 0, "",
+			[]credential.Field{cred("Authorization", "Bearer sk-1"), cred("x-api-key", "sk-2")}, 0, "",
 			[]string{"GET / HTTP/1.1", "host: example.com", "authorization: Bearer sk-1", "x-api-key: sk-2"}},
 		{"declared length", &protocol.Request{Method: "POST", Path: "/", Fields: protocol.Fields{field("content-length", "999")}}, nil, 5, "hello",
 			[]string{"POST / HTTP/1.1", "host: example.com", "content-length: 5"}},
@@ -130,15 +131,15 @@ func TestAttack20SplitRequest(t *testing.T) {
 		for _, tt := range []struct {
 			name string
 			req  *protocol.Request
-			cred []Credential
+			cred []credential.Field
 			want protocol.Reason
 		}{
 			{"method", &protocol.Request{Method: "GET" + evil, Path: "/"}, nil, protocol.ReasonBadRequest},
 			{"path", get("/a" + evil), nil, protocol.ReasonBadRequest},
 			{"name", get("/", field("a"+evil, "b")), nil, protocol.ReasonBadRequest},
 			{"value", get("/", field("a", "b"+evil)), nil, protocol.ReasonBadRequest},
-			{"credential name", get("/"), []Credential{credential("a"+evil, "b")}, protocol.ReasonInternal},
-			{"credential value", get("/"), []Credential{credential("authorization", "Bearer k"+evil+"x")}, protocol.ReasonInternal},
+			{"credential name", get("/"), []credential.Field{cred("a"+evil, "b")}, protocol.ReasonInternal},
+			{"credential value", get("/"), []credential.Field{cred("authorization", "Bearer k"+evil+"x")}, protocol.ReasonInternal},
 		} {
 			t.Run(fmt.Sprintf("%s %q", tt.name, evil), func(t *testing.T) {
 				_, err := s.do(t.Context(), tt.req, "", tt.cred...)

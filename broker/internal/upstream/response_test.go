@@ -201,7 +201,7 @@ func TestAttack24Redirect(t *testing.T) {
 				}))
 				req := get("/")
 				req.Method = "POST"
-				got := s.mustDo(t, req, "the content", credential("authorization", "Bearer sk-1"))
+				got := s.mustDo(t, req, "the content", cred("authorization", "Bearer sk-1"))
 				want := result{Response: response(status, "location", location, "content-length", "5"), Content: "moved"}
 				got.Fields = got.Fields.Del("content-type")
 				if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {

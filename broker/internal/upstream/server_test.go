@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"torno.internal/broker/internal/credential"
 	"torno.internal/protocol"
 )
 
@@ -150,13 +151,13 @@ func get(path string, fields ...protocol.Field) *protocol.Request {
 }
 
 // do runs one exchange with content of known length.
-func (s *upstreamServer) do(ctx context.Context, req *protocol.Request, content string, cred ...Credential) (result, error) {
+func (s *upstreamServer) do(ctx context.Context, req *protocol.Request, content string, creds ...credential.Field) (result, error) {
 	x, err := s.client.Open(ctx, s.key)
 	if err != nil {
 		return result{}, err
 	}
 	defer x.Release(true)
-	if err := x.WriteHead(req, cred, int64(len(content))); err != nil {
+	if err := x.WriteHead(req, creds, int64(len(content))); err != nil {
 		return result{}, err
 	}
 	if _, err := io.WriteString(x, content); err != nil {
@@ -186,9 +187,9 @@ func receive(x *Exchange) (result, error) {
 }
 
 // mustDo is do that must succeed.
-func (s *upstreamServer) mustDo(t testing.TB, req *protocol.Request, content string, cred ...Credential) result {
+func (s *upstreamServer) mustDo(t testing.TB, req *protocol.Request, content string, creds ...credential.Field) result {
 	t.Helper()
-	res, err := s.do(context.Background(), req, content, cred...)
+	res, err := s.do(context.Background(), req, content, creds...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"torno.internal/broker/internal/credential"
 	"torno.internal/protocol"
 )
 
@@ -92,8 +93,8 @@ func TestTrailers(t *testing.T) {
 	}
 	defer x.Release(true)
 	req := &protocol.Request{Method: "POST", Path: "/", Fields: protocol.Fields{field("trailer", "x-sum, authorization, x-key")}}
-	cred := []Credential{credential("x-key", "sk-1")}
-	if err := x.WriteHead(req, cred, -1); err != nil {
+	creds := []credential.Field{cred("x-key", "sk-1")}
+	if err := x.WriteHead(req, creds, -1); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := x.Write([]byte("content")); err != nil {
