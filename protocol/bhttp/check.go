@@ -53,7 +53,7 @@ func isAuthority(s string) bool {
 }
 
 // checkStatus refuses 101 too: protocols are switched by extended CONNECT, as in RFC 9113 §8.6.
-func checkStatus(status int) error {
+func checkStatus(status uint64) error {
 	if status < 100 || status > 599 || status == 101 {
 		return malformed("status %d", status)
 	}

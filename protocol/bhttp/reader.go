@@ -77,12 +77,8 @@ func (r *Reader) ReadResponse(resp *protocol.Response) error {
 	if err != nil {
 		return err
 	}
-	resp.Status = int(min(c.integer(), 1000))
-	err = checkStatus(resp.Status)
-	if err == nil {
-		err = c.fields(&resp.Fields)
-	}
-	if err != nil {
+	resp.Status = int(c.integer())
+	if err := c.fields(&resp.Fields); err != nil {
 		*resp = protocol.Response{}
 		return r.fail(err)
 	}

@@ -61,7 +61,10 @@ func (s *scan) runControl(b []byte) (bool, error) {
 	var end int
 	var err error
 	if s.control == controlResponse {
-		_, end, err = readMinimal(b[s.pos:])
+		var status uint64
+		if status, end, err = readMinimal(b[s.pos:]); end > 0 {
+			err = checkStatus(status)
+		}
 	} else {
 		end, err = skip(b, s.pos, requestLimits[s.part], requestParts[s.part])
 	}

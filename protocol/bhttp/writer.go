@@ -67,7 +67,7 @@ func (w *Writer) WriteResponse(r *protocol.Response) error {
 	if err := w.ready(want); err != nil {
 		return err
 	}
-	if err := checkStatus(r.Status); err != nil {
+	if err := checkStatus(uint64(r.Status)); err != nil {
 		return err
 	}
 	if r.Interim() && w.interims == protocol.MaxInterim {
@@ -128,7 +128,10 @@ func (w *Writer) Close(f protocol.Fields) error {
 	if err := w.section(b, mark+1, mark, f, len(f), between); err != nil {
 		return err
 	}
-	return w.flush()
+	if w.flush(); cap(w.buf) > 4*bufferSize {
+		w.buf = nil // an idle stream keeps little
+	}
+	return w.err
 }
 
 // Flush writes what is buffered.
@@ -175,7 +178,7 @@ func (w *Writer) ready(s state) error {
 func (w *Writer) flush() error {
 	if len(w.buf) > 0 {
 		_, w.err = w.dst.Write(w.buf)
-		w.reset()
+		w.buf = w.buf[:0]
 	}
 	return w.err
 }
@@ -186,15 +189,6 @@ func (w *Writer) writeWith(p []byte) {
 	w.bufs = w.vec[:]
 	_, w.err = w.bufs.WriteTo(w.dst)
 	w.vec = [2][]byte{}
-	w.reset()
-}
-
-// reset empties the buffer and gives a grown one back.
-func (w *Writer) reset() {
-	if cap(w.buf) > flushSize+directSize+bufferSize {
-		w.buf = nil
-		return
-	}
 	w.buf = w.buf[:0]
 }
 
