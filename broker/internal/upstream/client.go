@@ -79,16 +79,22 @@ func (c *Client) AllowPrivate(session string, prefixes []netip.Prefix) {
 }
 
 // Open returns an exchange over an idle connection of key or a new one. The exchange ends, and its
-// connection is closed, when ctx does. Errors are *protocol.RefusedError: nothing of a request has
-// been sent, so the caller may try again.
+// connection is closed, when ctx does. Errors are *protocol.RefusedError, with the reason of ctx's cause
+// where that is one; nothing of a request has been sent, so the caller may try again.
 func (c *Client) Open(ctx context.Context, key PoolKey) (*Exchange, error) {
 	if protocol.DefaultPort(key.Scheme) == 0 {
 		return nil, protocol.Refuse(protocol.ReasonUnsupported, fmt.Errorf("scheme %q", key.Scheme))
 	}
 	for {
+		if ctx.Err() != nil {
+			return nil, ended(ctx)
+		}
 		cn := c.pool.take(key)
 		if cn == nil {
 			cn, err := c.connect(ctx, key)
+			if err != nil && ctx.Err() != nil {
+				return nil, ended(ctx)
+			}
 			if err != nil {
 				return nil, err
 			}
@@ -104,6 +110,19 @@ func (c *Client) Open(ctx context.Context, key PoolKey) (*Exchange, error) {
 		}
 		c.pool.drop(cn)
 	}
+}
+
+// ended says why ctx ended: the caller's own reason, if its cause has one.
+func ended(ctx context.Context) error {
+	cause := context.Cause(ctx)
+	var refused *protocol.RefusedError
+	switch {
+	case errors.As(cause, &refused):
+		return refused
+	case errors.Is(cause, context.DeadlineExceeded):
+		return protocol.Refuse(protocol.ReasonUpstreamTimeout, cause)
+	}
+	return protocol.Refuse(protocol.ReasonSessionEnded, cause)
 }
 
 // connect makes a new connection.

@@ -28,9 +28,11 @@ type Exchange struct {
 	sent   bool               // the request has ended cleanly
 
 	// the reader's
-	head  http1.ResponseHead
-	final bool          // the final response's head was read
-	keep  time.Duration // how long the other side lets the connection be idle
+	head     http1.ResponseHead
+	final    bool // the final response's head was read
+	received bool // the response has ended cleanly
+	trailer  protocol.Fields
+	keep     time.Duration // how long the other side lets the connection be idle
 
 	mu       sync.Mutex
 	released bool
@@ -69,7 +71,7 @@ func (x *Exchange) Release(reusable bool) {
 	x.released = true
 	detached := x.stop()
 	x.creds = nil
-	if reusable && detached && x.sent && x.received() {
+	if reusable && detached && x.sent && x.clean() {
 		x.pool.put(x.conn, x.keep)
 		return
 	}
@@ -77,17 +79,17 @@ func (x *Exchange) Release(reusable bool) {
 	_ = x.conn.w.Flush() // to nowhere: wipes a credential that was not sent
 }
 
-// received reports whether the response has ended cleanly, with nothing behind it, on a connection
-// that the other side keeps.
-func (x *Exchange) received() bool {
-	if !x.final || !x.head.KeepAlive {
-		return false
+// clean reports whether the response has ended cleanly, with nothing behind it, on a connection that the
+// other side keeps.
+func (x *Exchange) clean() bool {
+	if x.final && x.head.ContentLength == 0 { // nobody needs to have read that there is nothing
+		_, _ = x.Read(x.conn.one[:])
 	}
-	if x.head.ContentLength == 0 { // nobody needs to have read that there is nothing
-		_, _ = x.conn.r.Read(x.conn.one[:])
-	}
-	return x.conn.r.Done() && x.conn.r.Buffered() == 0
+	return x.received && x.head.KeepAlive && x.conn.r.Buffered() == 0
 }
+
+// errEnded stops who writes on after the request's end, when the connection may be another's.
+var errEnded = errors.New("upstream: the request has ended")
 
 // refuse gives err, from reading or writing, its reason.
 func refuse(err error) error {

@@ -14,9 +14,9 @@ import (
 // WriteHead buffers the request's head: the path as it is, Host from the authority that was connected
 // to, req.Fields without those that end at this hop and without any that a credential sets, and the
 // credentials. Length is the content's if the workload declared it; -1 means unknown, sent chunked.
-// Everything is checked again for bytes that would end a line. The credentials' values are copied: the
-// caller wipes them when WriteHead returns, and the copies are wiped when they have left. Nothing leaves before Flush, CloseWrite
-// or a full buffer. Errors are *protocol.RefusedError.
+// Everything is checked again for bytes that would end a line. Nothing leaves before Flush, CloseWrite
+// or a full buffer. The credentials' values are copied: the caller wipes them when WriteHead returns,
+// the copies are wiped when they have left. Errors are *protocol.RefusedError.
 func (x *Exchange) WriteHead(req *protocol.Request, creds []credential.Field, length int64) error {
 	if err := checkRequest(req); err != nil {
 		return err
@@ -106,9 +106,10 @@ func checkCredential(c credential.Field) error {
 		return fmt.Errorf("credential field %q", c.Name)
 	}
 	return c.Value.Use(func(b []byte) error {
-		for _, ch := range b {
-			if ch < ' ' && ch != '\t' || ch == 0x7f {
-				return fmt.Errorf("credential for field %q holds a control character", c.Name)
+		for i, ch := range b {
+			blank := ch == ' ' || ch == '\t'
+			if ch < ' ' && !blank || ch == 0x7f || blank && (i == 0 || i == len(b)-1) {
+				return fmt.Errorf("credential for field %q cannot stand in a field", c.Name)
 			}
 		}
 		return nil
@@ -118,6 +119,9 @@ func checkCredential(c credential.Field) error {
 // Write writes content, at most what was declared. After an error of the connection the response may
 // still be there to be read: servers answer early and close.
 func (x *Exchange) Write(p []byte) (int, error) {
+	if x.sent {
+		return 0, errEnded
+	}
 	n, err := x.conn.w.Write(p)
 	if err != nil {
 		return n, writeError("request content", err)
@@ -127,6 +131,9 @@ func (x *Exchange) Write(p []byte) (int, error) {
 
 // Flush sends what is buffered.
 func (x *Exchange) Flush() error {
+	if x.sent {
+		return errEnded
+	}
 	if err := x.conn.w.Flush(); err != nil {
 		return writeError("request", err)
 	}
@@ -137,6 +144,9 @@ func (x *Exchange) Flush() error {
 // chunked, without the fields that may not stand there, and are left out where it is not. If content
 // is missing the connection is cut, so that nobody takes the request for whole.
 func (x *Exchange) CloseWrite(trailer protocol.Fields) error {
+	if x.sent {
+		return errEnded
+	}
 	kept := trailer.DelFunc(func(l protocol.Field) bool { return forbiddenInTrailer(l.Name) || x.sets(l.Name) })
 	if err := x.conn.w.Close(kept); err != nil {
 		if errors.Is(err, http1.ErrShort) {

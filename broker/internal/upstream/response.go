@@ -73,9 +73,15 @@ func (x *Exchange) Read(p []byte) (int, error) {
 	if !x.final {
 		return 0, errors.New("upstream: Read before the final response")
 	}
+	if x.received {
+		return 0, io.EOF
+	}
 	n, err := x.conn.r.Read(p)
-	if err != nil && err != io.EOF {
-		return n, cutOff("response content", err)
+	switch {
+	case err == io.EOF:
+		x.received, x.trailer = true, x.conn.r.Trailer()
+	case err != nil:
+		err = cutOff("response content", err)
 	}
 	return n, err
 }
@@ -83,5 +89,5 @@ func (x *Exchange) Read(p []byte) (int, error) {
 // Trailer returns the response's trailer section, after Read has returned io.EOF, without the fields
 // that may not stand there.
 func (x *Exchange) Trailer() protocol.Fields {
-	return x.conn.r.Trailer().DelFunc(func(l protocol.Field) bool { return forbiddenInTrailer(l.Name) })
+	return x.trailer.DelFunc(func(l protocol.Field) bool { return forbiddenInTrailer(l.Name) })
 }

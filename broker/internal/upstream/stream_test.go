@@ -3,6 +3,7 @@ package upstream
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -208,14 +209,135 @@ func TestCancel(t *testing.T) {
 		}
 		wantReason(t, err, protocol.ReasonSessionEnded)
 	})
-	t.Run("dial", func(t *testing.T) {
-		s := newScript(t, "https", wait)
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		if _, err := s.client.Open(ctx, s.key); !errors.Is(err, context.Canceled) {
-			t.Errorf("error %v", err)
+	for _, tt := range []struct {
+		cause error
+		want  protocol.Reason
+	}{
+		{nil, protocol.ReasonSessionEnded},
+		{protocol.Refuse(protocol.ReasonRevoked, nil), protocol.ReasonRevoked},
+		{context.DeadlineExceeded, protocol.ReasonUpstreamTimeout},
+	} {
+		t.Run("before", func(t *testing.T) {
+			s := newScript(t, "https", answer(hello))
+			s.mustDo(t, get("/"), "") // leaves an idle connection
+			ctx, cancel := context.WithCancelCause(t.Context())
+			cancel(tt.cause)
+			_, err := s.client.Open(ctx, s.key)
+			wantReason(t, err, tt.want)
+			s.key.Session = "new"
+			_, err = s.client.Open(ctx, s.key)
+			wantReason(t, err, tt.want)
+		})
+	}
+	t.Run("handshake", func(t *testing.T) {
+		s := newScript(t, "http", func(_ net.Conn, r *bufio.Reader) { _, _ = io.Copy(io.Discard, r) })
+		o := s.client.overrides[s.key.Authority]
+		c := New(Config{Overrides: []Override{o}})
+		defer c.Close()
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(30*time.Millisecond, func() { cancel(protocol.Refuse(protocol.ReasonRevoked, nil)) })
+		_, err := c.Open(ctx, PoolKey{"s", "https", s.key.Authority})
+		wantReason(t, err, protocol.ReasonRevoked)
+	})
+}
+
+// TestEarlyAnswer refuses an upload and closes while it runs: the answer can still be read.
+func TestEarlyAnswer(t *testing.T) {
+	s := newScript(t, "https", func(c net.Conn, r *bufio.Reader) {
+		readHead(r)
+		_, _ = io.WriteString(c, "HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 3\r\n\r\nbig")
+		_ = c.(*tls.Conn).CloseWrite()
+		_, _ = io.CopyN(io.Discard, r, 1<<20)
+	})
+	x, err := s.client.Open(t.Context(), s.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Release(true)
+	if err := x.WriteHead(&protocol.Request{Method: "POST", Path: "/"}, nil, -1); err != nil {
+		t.Fatal(err)
+	}
+	sent := make(chan error, 1)
+	go func() {
+		var err error
+		for p := make([]byte, 64<<10); err == nil; {
+			_, err = x.Write(p)
+		}
+		sent <- err
+	}()
+	res, err := receive(x)
+	if err != nil || res.Status != 413 || res.Content != "big" {
+		t.Errorf("response %d %q, %v", res.Status, res.Content, err)
+	}
+	if err := <-sent; !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("upload ended with %v", err)
+	}
+}
+
+// TestEvents passes events on one by one, as they come.
+func TestEvents(t *testing.T) {
+	next := make(chan struct{})
+	s := newServer(t, "https", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for range 3 {
+			_, _ = io.WriteString(w, "data: x\n\n")
+			w.(http.Flusher).Flush()
+			<-next
+		}
+	}))
+	x := s.begin(t, t.Context())
+	defer x.Release(true)
+	if err := x.ReadResponse(new(protocol.Response)); err != nil {
+		t.Fatal(err)
+	}
+	p := make([]byte, 4096)
+	for range 3 {
+		n, err := x.Read(p)
+		if err != nil || string(p[:n]) != "data: x\n\n" {
+			t.Fatalf("read %q, %v", p[:n], err)
+		}
+		next <- struct{}{}
+	}
+	if _, err := x.Read(p); err != io.EOF {
+		t.Errorf("read %v, want io.EOF", err)
+	}
+}
+
+// TestAfterTheEnd uses an exchange whose connection is already another's.
+func TestAfterTheEnd(t *testing.T) {
+	s := newScript(t, "https", func(c net.Conn, r *bufio.Reader) {
+		for i := 0; readHead(r) != nil; i++ {
+			trailer := ""
+			if i == 1 {
+				trailer = "x-second: 1\r\n"
+			}
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n"+trailer+"\r\n")
 		}
 	})
+	old := s.begin(t, t.Context())
+	if _, err := receive(old); err != nil {
+		t.Fatal(err)
+	}
+	old.Release(true)
+	x := s.begin(t, t.Context())
+	if err := x.ReadResponse(new(protocol.Response)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := old.Write([]byte("x")); n != 0 || !errors.Is(err, errEnded) {
+		t.Errorf("Write: %d, %v", n, err)
+	}
+	if err := errors.Join(old.Flush(), old.CloseWrite(nil)); !errors.Is(err, errEnded) {
+		t.Errorf("Flush, CloseWrite: %v", err)
+	}
+	if n, err := old.Read(make([]byte, 9)); n != 0 || err != io.EOF {
+		t.Errorf("Read: %d, %v", n, err)
+	}
+	b, err := io.ReadAll(x)
+	if err != nil || string(b) != "hi" || x.Trailer().Get("x-second") != "1" || old.Trailer() != nil {
+		t.Errorf("content %q, %v, trailers %v and %v", b, err, x.Trailer(), old.Trailer())
+	}
+	x.Release(true)
+	s.wantConns(t, 1)
 }
 
 // TestDeadlines looks at the deadlines that are set in each phase; they are too long to wait for.
