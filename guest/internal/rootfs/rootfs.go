@@ -14,7 +14,7 @@ import (
 )
 
 // Dir holds what the guest puts into the root file system: a tmpfs that every user may read.
-const Dir = "/run/torno"
+const Dir = "/run/torno-guest"
 
 // MakeDir makes Dir, on a tmpfs over /run where /run cannot be written to.
 func MakeDir() error {

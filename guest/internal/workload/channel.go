@@ -129,8 +129,11 @@ func (s *stream) finish() error {
 	return err
 }
 
-// sendExit tells the host how the run ended: the last request of a run.
-func (c *Channel) sendExit(ctx context.Context, exit protocol.Exit) error {
+// SendExit tells the host how the run ended: the last request of a run. It does so even when ctx is
+// done, within a deadline of its own.
+func (c *Channel) SendExit(ctx context.Context, exit protocol.Exit) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), exitTimeout)
+	defer cancel()
 	s, err := c.post(ctx, protocol.PathExit)
 	if err != nil {
 		return err

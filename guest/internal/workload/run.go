@@ -47,9 +47,7 @@ func Run(ctx context.Context, c Config) protocol.Exit {
 		return c.supervise(ctx, p)
 	}
 	exit := c.runAttached(ctx)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), exitTimeout)
-	defer cancel()
-	if err := c.Channel.sendExit(ctx, exit); err != nil {
+	if err := c.Channel.SendExit(ctx, exit); err != nil {
 		c.Log.Error("telling the host how the workload ended", "error", err)
 	}
 	return exit
