@@ -47,7 +47,7 @@ func BenchmarkExchange(b *testing.B) {
 		for err == nil {
 			_, err = x.Read(p)
 		}
-		if err != io.EOF {
+		if !errors.Is(err, io.EOF) {
 			b.Fatal(err)
 		}
 		x.Release(true)

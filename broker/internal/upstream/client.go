@@ -138,7 +138,7 @@ func (c *Client) connect(ctx context.Context, key PoolKey) (*conn, error) {
 	}
 	cn, err := newConn(ctx, o, tcp)
 	if err != nil {
-		tcp.Close()
+		_ = tcp.Close()
 		c.pool.unreserve(o)
 		return nil, err
 	}
@@ -160,11 +160,15 @@ func (c *Client) dial(ctx context.Context, o *origin) (*net.TCPConn, error) {
 	return c.dialer.dial(ctx, o.key.Authority, c.pool.allowed(o))
 }
 
-// CloseSession closes every connection of a session, those in use too. The caller has ended its
-// contexts before, so that no dial under way begins another.
+// CutSession closes every connection of a session, those in use and those being dialled too, and drops
+// its TLS tickets. The session may go on with new ones.
+func (c *Client) CutSession(session string) { c.pool.cutSession(session) }
+
+// CloseSession is CutSession for good: it forgets the session's exemptions as well. The caller has ended
+// the session's contexts before, so that nothing is opened again.
 func (c *Client) CloseSession(session string) { c.pool.closeSession(session) }
 
-// Close closes every connection and refuses to open more.
+// Close closes every connection, refuses to open more, and returns nil.
 func (c *Client) Close() error {
 	c.pool.close()
 	return nil

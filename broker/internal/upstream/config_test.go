@@ -44,13 +44,13 @@ func TestReadConfig(t *testing.T) {
 		if len(cfg.AllowPrivate) != len(file.Egress.AllowPrivate) {
 			t.Errorf("%s: exemptions %v", name, cfg.AllowPrivate)
 		}
-		c := New(cfg)
+		c := newClient(t, cfg)
 		x, err := c.Open(t.Context(), PoolKey{"s", "https", protocol.Authority{Host: "example.com", Port: 443}})
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		x.Release(false)
-		c.Close()
+		_ = c.Close()
 	}
 }
 
@@ -103,7 +103,6 @@ func TestReadConfigErrors(t *testing.T) {
 func TestSessionExemption(t *testing.T) {
 	addr, _ := listen(t)
 	c := New(Config{Resolver: &fakeResolver{answers: [][]string{{"127.0.0.1"}}}})
-	defer c.Close()
 	prefixes, err := ParsePrefixes([]string{"127.0.0.0/8"})
 	if err != nil {
 		t.Fatal(err)
@@ -120,6 +119,10 @@ func TestSessionExemption(t *testing.T) {
 		t.Error(err)
 	}
 	wantReason(t, open("b"), protocol.ReasonForbiddenAddress)
+	c.CutSession("a")
+	if err := open("a"); err != nil {
+		t.Errorf("after a cut: %v", err)
+	}
 	c.CloseSession("a")
 	wantReason(t, open("a"), protocol.ReasonForbiddenAddress)
 }
@@ -129,8 +132,7 @@ func TestSessionExemption(t *testing.T) {
 func TestOverrideExemptsOneAuthority(t *testing.T) {
 	s := newServer(t, "http", nil)
 	o := s.client.overrides[s.key.Authority]
-	c := New(Config{Overrides: []Override{o}, Resolver: &fakeResolver{answers: [][]string{{"127.0.0.1"}}}})
-	defer c.Close()
+	c := newClient(t, Config{Overrides: []Override{o}, Resolver: &fakeResolver{answers: [][]string{{"127.0.0.1"}}}})
 	x, err := c.Open(t.Context(), s.key)
 	if err != nil {
 		t.Fatal(err)

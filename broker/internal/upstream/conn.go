@@ -72,7 +72,7 @@ func newConn(ctx context.Context, o *origin, tcp *net.TCPConn) (*conn, error) {
 }
 
 // abort closes the connection under whoever reads or writes.
-func (c *conn) abort() { c.socket.Close() }
+func (c *conn) abort() { _ = c.socket.Close() }
 
 // Read reads within the deadline of the phase. The end of a TLS stream without close_notify is
 // io.ErrUnexpectedEOF: somebody on the path may have cut it (RFC 9112 §9.8).
@@ -81,7 +81,7 @@ func (c *conn) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := c.rw.Read(p)
-	if err == io.EOF && c.socket.eof && c.origin.tls != nil {
+	if errors.Is(err, io.EOF) && c.socket.eof && c.origin.tls != nil {
 		err = io.ErrUnexpectedEOF
 	}
 	return n, err
@@ -163,7 +163,7 @@ func (c *conn) probe() error {
 	switch {
 	case n > 0:
 		return errUnasked
-	case err == errNothing:
+	case errors.Is(err, errNothing):
 		return nil
 	case err == nil:
 		return errUnasked

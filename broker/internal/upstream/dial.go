@@ -189,7 +189,7 @@ func race(ctx context.Context, addrs []netip.Addr, dialOne func(context.Context,
 				won = r.nc
 				cancel()
 			default:
-				r.nc.Close()
+				_ = r.nc.Close()
 			}
 			if running == 0 && won != nil {
 				return won, nil

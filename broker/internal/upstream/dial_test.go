@@ -67,10 +67,10 @@ func listen(t *testing.T) (netip.AddrPort, <-chan netip.AddrPort) {
 				return
 			}
 			accepted <- netip.MustParseAddrPort(c.RemoteAddr().String())
-			c.Close()
+			_ = c.Close()
 		}
 	}()
-	t.Cleanup(func() { ln.Close(); <-done })
+	t.Cleanup(func() { _ = ln.Close(); <-done })
 	return netip.MustParseAddrPort(ln.Addr().String()), accepted
 }
 
@@ -100,8 +100,7 @@ func TestAttack23ForbiddenAnswers(t *testing.T) {
 		{"bad among good", []string{"8.8.8.8", "1.1.1.1", "2606:4700::1111", "127.0.0.1"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c := New(Config{Resolver: &fakeResolver{answers: [][]string{tt.answers}}})
-			defer c.Close()
+			c := newClient(t, Config{Resolver: &fakeResolver{answers: [][]string{tt.answers}}})
 			for _, scheme := range []string{"https", "http"} {
 				_, err := c.Open(t.Context(), PoolKey{"s", scheme, protocol.Authority{Host: "evil.example", Port: addr.Port()}})
 				wantReason(t, err, protocol.ReasonForbiddenAddress)
@@ -119,8 +118,7 @@ func TestAttack23ForbiddenAnswers(t *testing.T) {
 
 // TestAttack23Literals asks for addresses by themselves.
 func TestAttack23Literals(t *testing.T) {
-	c := New(Config{Resolver: &fakeResolver{err: errors.New("a literal was resolved")}})
-	defer c.Close()
+	c := newClient(t, Config{Resolver: &fakeResolver{err: errors.New("a literal was resolved")}})
 	for _, literal := range []string{"127.0.0.1", "[::1]", "169.254.169.254", "[::ffff:10.0.0.1]", "[64:ff9b::127.0.0.1]", "[fd00:ec2::254]"} {
 		a, err := protocol.ParseAuthority(literal, 443)
 		if err != nil {
@@ -142,7 +140,7 @@ func TestAttack23Rebinding(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nc.Close()
+	_ = nc.Close()
 	<-accepted
 	if diff := cmp.Diff([]string{"rebind.example."}, r.asked); diff != "" {
 		t.Errorf("names asked for (-want +got):\n%s", diff)
@@ -165,7 +163,7 @@ func TestDialReasons(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer ln.Close()
+		defer func() { _ = ln.Close() }()
 		return netip.MustParseAddrPort(ln.Addr().String()), nil
 	}()
 	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
@@ -199,7 +197,7 @@ func TestDialFallsBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nc.Close()
+	_ = nc.Close()
 	<-accepted
 	if took := time.Since(start); took > fallbackDelay {
 		t.Errorf("took %v: refused connections should hand over at once", took)
@@ -222,7 +220,7 @@ func TestRaceStaggers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nc.Close()
+	_ = nc.Close()
 	ended.Wait()
 }
 

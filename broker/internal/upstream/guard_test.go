@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"errors"
 	"net/netip"
 	"testing"
 )
@@ -113,7 +114,11 @@ func TestGuard(t *testing.T) {
 	} {
 		got := ""
 		if err := (guard{}).check(netip.MustParseAddr(tt.addr)); err != nil {
-			got = err.(*addressError).use
+			var refused *addressError
+			if !errors.As(err, &refused) {
+				t.Fatalf("check(%v): %v", tt.addr, err)
+			}
+			got = refused.use
 		}
 		if got != tt.want {
 			t.Errorf("check(%v) = %q, want %q", tt.addr, got, tt.want)

@@ -273,13 +273,23 @@ func (p *pool) expire(now time.Time) int {
 	return idle
 }
 
-func (p *pool) closeSession(id string) {
+// cutSession closes what a session has open and forgets its tickets.
+func (p *pool) cutSession(id string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if s := p.sessions[id]; s != nil {
 		delete(p.sessions, id)
 		s.close()
+		p.session(id).allow = s.allow
 	}
+}
+
+// closeSession is cutSession and forgets the session altogether.
+func (p *pool) closeSession(id string) {
+	p.cutSession(id)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.sessions, id)
 }
 
 // close cuts everything; the pool's mu is held. Places are given back as exchanges and tunnels end.

@@ -231,8 +231,7 @@ func TestSessionFull(t *testing.T) {
 
 // TestOriginsForgotten lets a workload ask for many names: what is remembered of them is bounded.
 func TestOriginsForgotten(t *testing.T) {
-	c := New(Config{Resolver: &fakeResolver{err: errors.New("no such host")}})
-	defer c.Close()
+	c := newClient(t, Config{Resolver: &fakeResolver{err: errors.New("no such host")}})
 	for port := range uint16(3 * maxOrigins) {
 		_, err := c.Open(t.Context(), PoolKey{"s", "https", protocol.Authority{Host: "host.example", Port: port + 1}})
 		wantReason(t, err, protocol.ReasonUnknownName)
@@ -286,7 +285,7 @@ func TestCloseSessionWhileDialling(t *testing.T) {
 	if err := s.client.pool.attach(o, pipeAborter{a}); !errors.Is(err, errSessionClosed) {
 		t.Errorf("attach to a closed session: %v", err)
 	}
-	if _, err := b.Read(make([]byte, 1)); err != io.EOF {
+	if _, err := b.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("connection is open: %v", err)
 	}
 }
@@ -298,7 +297,7 @@ func (p pipeAborter) abort() { p.Close() }
 func TestClosed(t *testing.T) {
 	s := newScript(t, "http", answer(hello))
 	s.mustDo(t, get("/"), "")
-	s.client.Close()
+	_ = s.client.Close()
 	_, err := s.client.Open(t.Context(), s.key)
 	wantReason(t, err, protocol.ReasonBrokerUnavailable)
 	_, err = s.client.Tunnel(t.Context(), s.key)

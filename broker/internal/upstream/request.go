@@ -61,8 +61,11 @@ func (x *Exchange) sets(name string) bool {
 	return slices.ContainsFunc(x.creds, func(c credential.Field) bool { return strings.EqualFold(c.Name, name) })
 }
 
+// methodConnect asks for a tunnel, which Tunnel makes.
+const methodConnect = "CONNECT"
+
 func checkRequest(req *protocol.Request) error {
-	if req.Method == "CONNECT" || req.Protocol != "" {
+	if req.Method == methodConnect || req.Protocol != "" {
 		return protocol.Refuse(protocol.ReasonUnsupported, fmt.Errorf("%s, protocol %q", req.Method, req.Protocol))
 	}
 	if !protocol.IsToken(req.Method) {

@@ -20,7 +20,7 @@ func (x *Exchange) ReadResponse(resp *protocol.Response) error {
 	}
 	x.head.Fields = resp.Fields[:0]
 	if err := x.conn.r.ReadResponse(&x.head, x.method); err != nil {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = errors.New("connection closed before the response")
 		}
 		return refuse(err)
@@ -78,7 +78,7 @@ func (x *Exchange) Read(p []byte) (int, error) {
 	}
 	n, err := x.conn.r.Read(p)
 	switch {
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		x.received, x.trailer = true, x.conn.r.Trailer()
 	case err != nil:
 		err = cutOff("response content", err)

@@ -131,7 +131,7 @@ func TestContentCutShort(t *testing.T) {
 					_, _ = io.WriteString(c, bytes)
 				})
 				_, err := s.do(t.Context(), get("/"), "")
-				if !errors.Is(err, io.ErrUnexpectedEOF) || err == io.EOF {
+				if !errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 					t.Errorf("error %v, want io.ErrUnexpectedEOF", err)
 				}
 			})

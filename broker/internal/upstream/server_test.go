@@ -49,7 +49,7 @@ func newServer(t testing.TB, scheme string, h http.Handler) *upstreamServer {
 	}
 	s.connect(t, scheme, srv.Listener.Addr().String(), srv.Certificate())
 	t.Cleanup(func() {
-		s.client.Close()
+		_ = s.client.Close()
 		srv.Close()
 	})
 	return s
@@ -104,11 +104,19 @@ func newScriptTLS(t testing.TB, scheme string, cfg *tls.Config, script func(c ne
 		}
 	})
 	t.Cleanup(func() {
-		s.client.Close()
-		ln.Close()
+		_ = s.client.Close()
+		_ = ln.Close()
 		running.Wait()
 	})
 	return s
+}
+
+// newClient returns a Client that is closed when the test ends.
+func newClient(t testing.TB, cfg Config) *Client {
+	t.Helper()
+	c := New(cfg)
+	t.Cleanup(func() { _ = c.Close() })
+	return c
 }
 
 // readHead reads a request's head as it came and returns its lines.

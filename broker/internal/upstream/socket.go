@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"errors"
 	"io"
 	"net"
 	"syscall"
@@ -14,10 +15,10 @@ type socket struct {
 	probing bool // Read returns errNothing instead of waiting
 	eof     bool // the peer closed the TCP connection, with or without TLS's consent
 
-	now    func(fd uintptr) // reads what is there into p
-	p      []byte
-	n      int
-	nowErr error
+	now   func(fd uintptr) // reads what is there into p
+	p     []byte
+	n     int
+	errno error
 }
 
 func newSocket(nc *net.TCPConn) (*socket, error) {
@@ -28,7 +29,7 @@ func newSocket(nc *net.TCPConn) (*socket, error) {
 	s := &socket{TCPConn: nc, raw: raw}
 	s.now = func(fd uintptr) {
 		for {
-			if s.n, s.nowErr = syscall.Read(int(fd), s.p); s.nowErr != syscall.EINTR {
+			if s.n, s.errno = syscall.Read(int(fd), s.p); !errors.Is(s.errno, syscall.EINTR) {
 				return
 			}
 		}
@@ -42,7 +43,7 @@ func (s *socket) Read(p []byte) (int, error) {
 		return s.readNow(p)
 	}
 	n, err := s.TCPConn.Read(p)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		s.eof = true
 	}
 	return n, err
@@ -55,10 +56,10 @@ func (s *socket) readNow(p []byte) (int, error) {
 	switch {
 	case err != nil:
 		return 0, err
-	case s.nowErr == syscall.EAGAIN:
+	case errors.Is(s.errno, syscall.EAGAIN):
 		return 0, errNothing
-	case s.nowErr != nil:
-		return 0, s.nowErr
+	case s.errno != nil:
+		return 0, s.errno
 	case s.n == 0 && len(p) > 0:
 		s.eof = true
 		return 0, io.EOF

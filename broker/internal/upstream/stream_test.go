@@ -60,7 +60,7 @@ func TestBulk(t *testing.T) {
 					most = max(most, liveHeap())
 				}
 			}
-			if err != io.EOF || got != size {
+			if !errors.Is(err, io.EOF) || got != size {
 				t.Errorf("%d bytes and %v, want %d", got, err, size)
 			}
 			if err := <-sent; err != nil {
@@ -232,8 +232,7 @@ func TestCancel(t *testing.T) {
 	t.Run("handshake", func(t *testing.T) {
 		s := newScript(t, "http", func(_ net.Conn, r *bufio.Reader) { _, _ = io.Copy(io.Discard, r) })
 		o := s.client.overrides[s.key.Authority]
-		c := New(Config{Overrides: []Override{o}})
-		defer c.Close()
+		c := newClient(t, Config{Overrides: []Override{o}})
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(30*time.Millisecond, func() { cancel(protocol.Refuse(protocol.ReasonRevoked, nil)) })
 		_, err := c.Open(ctx, PoolKey{"s", "https", s.key.Authority})
@@ -298,7 +297,7 @@ func TestEvents(t *testing.T) {
 		}
 		next <- struct{}{}
 	}
-	if _, err := x.Read(p); err != io.EOF {
+	if _, err := x.Read(p); !errors.Is(err, io.EOF) {
 		t.Errorf("read %v, want io.EOF", err)
 	}
 }
@@ -329,7 +328,7 @@ func TestAfterTheEnd(t *testing.T) {
 	if err := errors.Join(old.Flush(), old.CloseWrite(nil)); !errors.Is(err, errEnded) {
 		t.Errorf("Flush, CloseWrite: %v", err)
 	}
-	if n, err := old.Read(make([]byte, 9)); n != 0 || err != io.EOF {
+	if n, err := old.Read(make([]byte, 9)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("Read: %d, %v", n, err)
 	}
 	b, err := io.ReadAll(x)

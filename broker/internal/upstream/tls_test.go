@@ -46,8 +46,7 @@ func TestTLSRefused(t *testing.T) {
 			if !tt.trust {
 				o.Roots = nil
 			}
-			c := New(Config{Overrides: []Override{o}})
-			defer c.Close()
+			c := newClient(t, Config{Overrides: []Override{o}})
 			_, err := c.Open(t.Context(), PoolKey{"s", "https", o.Authority})
 			wantReason(t, err, protocol.ReasonUpstreamTLS)
 			if n := <-received; n != 0 {
@@ -83,7 +82,7 @@ func TestTLSServerName(t *testing.T) {
 			t.Errorf("remote %v, want %v", x.Remote(), want)
 		}
 		x.Release(false)
-		c.Close()
+		_ = c.Close()
 		srv.Close()
 	}
 }

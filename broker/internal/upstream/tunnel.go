@@ -35,7 +35,7 @@ func (c *Client) Tunnel(ctx context.Context, key PoolKey) (net.Conn, error) {
 	return t, nil
 }
 
-func (t *tunnel) abort() { t.TCPConn.Close() }
+func (t *tunnel) abort() { _ = t.TCPConn.Close() }
 
 // Close closes both halves.
 func (t *tunnel) Close() error {
