@@ -278,18 +278,20 @@ func (p *pool) cutSession(id string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if s := p.sessions[id]; s != nil {
-		delete(p.sessions, id)
 		s.close()
+		delete(p.sessions, id)
 		p.session(id).allow = s.allow
 	}
 }
 
-// closeSession is cutSession and forgets the session altogether.
+// closeSession closes what a session has open and forgets it altogether.
 func (p *pool) closeSession(id string) {
-	p.cutSession(id)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.sessions, id)
+	if s := p.sessions[id]; s != nil {
+		s.close()
+		delete(p.sessions, id)
+	}
 }
 
 // close cuts everything; the pool's mu is held. Places are given back as exchanges and tunnels end.

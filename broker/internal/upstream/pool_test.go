@@ -85,6 +85,23 @@ func TestSessionsShareNoConnection(t *testing.T) {
 	s.wantConns(t, 2)
 }
 
+// TestAttack15Origins asks one server under other ports and schemes. None shares a connection, so what
+// was authorised for one is never on another's.
+func TestAttack15Origins(t *testing.T) {
+	s := newScript(t, "http", answer(hello))
+	dial := s.client.overrides[s.key.Authority].Dial
+	for i, a := range []protocol.Authority{{Host: "example.com", Port: 80}, {Host: "example.com", Port: 8080}, {Host: "example.org", Port: 80}} {
+		s.client.overrides[a] = Override{Authority: a, Dial: dial}
+		s.key.Authority = a
+		s.mustDo(t, get("/"), "")
+		s.wantConns(t, int64(i+1))
+	}
+	s.key.Scheme = "https"
+	if c := s.client.pool.take(s.key); c != nil {
+		t.Error("https takes a connection without TLS")
+	}
+}
+
 // TestStale lets the server close idle connections: the next exchange notices before it writes.
 func TestStale(t *testing.T) {
 	for _, scheme := range []string{"http", "https"} {

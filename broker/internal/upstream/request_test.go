@@ -155,6 +155,29 @@ func TestAttack20SplitRequest(t *testing.T) {
 	}
 }
 
+// TestAttack21PathAsSent sends paths that normalising would change: byte for byte, or not at all.
+func TestAttack21PathAsSent(t *testing.T) {
+	lines := make(chan string, 1)
+	s := newScript(t, "http", func(c net.Conn, r *bufio.Reader) {
+		for head := readHead(r); head != nil; head = readHead(r) {
+			lines <- head[0]
+			_, _ = io.WriteString(c, "HTTP/1.1 204 No Content\r\n\r\n")
+		}
+	})
+	for _, path := range []string{
+		"//", "//evil.example/", "/./", "/../", "/a/../b", "/%2e%2e/", "/%2F", "/a;x=y", "/%00", "/%252e", "/@scope%2fname",
+		"/a?b=c?d=e&f=%0d%0a", "/?", "/a\\b", "/{a}|^`\"<>[]", "/http://evil.example/",
+	} {
+		if _, err := s.do(t.Context(), get(path), ""); err != nil {
+			t.Errorf("%q: %v", path, err)
+			continue
+		}
+		if got, want := <-lines, "GET "+path+" HTTP/1.1"; got != want {
+			t.Errorf("sent %q, want %q", got, want)
+		}
+	}
+}
+
 func TestRequestRefused(t *testing.T) {
 	s := newScript(t, "http", answer("HTTP/1.1 204 No Content\r\n\r\n"))
 	for _, tt := range []struct {
