@@ -41,6 +41,10 @@ const (
 // removed, so the workload can trust it.
 const FieldReason = "torno-reason"
 
+// FieldDialled is the request field by which a guest may tell the address that the workload connected
+// to, as IP:port. The broker records it, decides nothing by it and sends it nowhere.
+const FieldDialled = "torno-dialled"
+
 type reasonRow struct {
 	code   string
 	status int
