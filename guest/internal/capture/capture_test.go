@@ -13,7 +13,7 @@ import (
 	"torno.internal/protocol"
 )
 
-func listen(t *testing.T) *Listener {
+func listen(t *testing.T, method Method) *Listener {
 	t.Helper()
 	plan, err := NewPlan(protocol.Capture{})
 	if err != nil {
@@ -22,7 +22,7 @@ func listen(t *testing.T) *Listener {
 	if err := Up(); err != nil {
 		t.Fatal(err)
 	}
-	l, err := Listen(t.Context(), plan, slog.New(slog.DiscardHandler))
+	l, err := Listen(t.Context(), plan, method, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,50 +31,84 @@ func listen(t *testing.T) *Listener {
 }
 
 func TestCaptureKeepsDestination(t *testing.T) {
-	nstest.Run(t, func(t *testing.T) {
-		l := listen(t)
-		accepted := make(chan net.Conn, 1)
+	forMethods(t, func(t *testing.T, method Method) { checkDestinations(t, listen(t, method)) })
+}
+
+// Attack 4: somebody inside listens where a host would be called. An impostor can bind to an address
+// that is local by route alone, for no privilege is needed for that, but hears nothing.
+func TestAttack04Impostor(t *testing.T) {
+	forMethods(t, func(t *testing.T, method Method) {
+		l := listen(t, method)
+		if own, err := net.Listen("tcp", "93.184.216.34:9443"); err == nil {
+			t.Errorf("bound to %v without more ado", own.Addr())
+		}
+		config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+			return c.Control(func(fd uintptr) { syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IP, syscall.IP_FREEBIND, 1) })
+		}}
+		config.SetMultipathTCP(false)
+		impostor, err := config.Listen(t.Context(), "tcp4", "93.184.216.34:9443")
+		if err != nil {
+			t.Fatal(err)
+		}
 		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				accepted <- c
+			if c, err := impostor.Accept(); err == nil {
+				t.Errorf("the impostor got a connection from %v", c.RemoteAddr())
 			}
 		}()
-		for _, dialled := range []string{
-			"93.184.216.34:443", "93.184.216.34:1", "10.1.2.3:65535", "169.254.169.254:80", "192.0.2.2:8080",
-			"100.64.0.1:22", "198.18.0.1:5432", "172.17.0.2:80", "255.255.255.254:9",
-			"[2606:2800:220:1::1]:443", "[fd74:6f72:6e6f::1]:80", "[2001:db8::2]:1234", "[fe80::1%lo]:443",
-		} {
-			c, err := net.DialTimeout("tcp", dialled, 2*time.Second)
-			if err != nil {
-				t.Errorf("dial %s: %v", dialled, err)
-				continue
-			}
-			select {
-			case s := <-accepted:
-				want, _ := net.ResolveTCPAddr("tcp", dialled)
-				want.Zone = ""
-				if got := s.LocalAddr().String(); got != want.String() {
-					t.Errorf("dialled %s, LocalAddr is %s", dialled, got)
-				}
-				if from := c.LocalAddr().(*net.TCPAddr).IP.String(); from != "192.0.2.2" && from != "2001:db8::2" {
-					t.Errorf("dialled %s, client's own address is %s", dialled, from)
-				}
-				s.Close()
-			case <-time.After(2 * time.Second):
-				t.Errorf("dialled %s, nothing arrived", dialled)
-			}
-			c.Close()
-		}
+		checkDestinations(t, l)
 	})
 }
 
+// forMethods runs f for each way to catch connections.
+func forMethods(t *testing.T, f func(t *testing.T, method Method)) {
+	t.Run("redirect", func(t *testing.T) {
+		nstest.Run(t, func(t *testing.T) { f(t, Redirect) })
+	})
+	t.Run("lookup", func(t *testing.T) {
+		nstest.RunAsRoot(t, func(t *testing.T) { f(t, Lookup) })
+	})
+}
+
+func checkDestinations(t *testing.T, l *Listener) {
+	t.Helper()
+	accepted := make(chan net.Conn, 1)
+	accept := func() {
+		if c, err := l.Accept(); err == nil {
+			accepted <- c
+		}
+	}
+	for _, dialled := range []string{
+		"93.184.216.34:443", "93.184.216.34:9443", "93.184.216.34:1", "10.1.2.3:65535", "169.254.169.254:80", "192.0.2.2:8080",
+		"100.64.0.1:22", "198.18.0.1:5432", "172.17.0.2:80", "255.255.255.254:9",
+		"[2606:2800:220:1::1]:443", "[fd74:6f72:6e6f::1]:80", "[2001:db8::2]:1234", "[fe80::1%lo]:443",
+	} {
+		go accept()
+		c, err := net.DialTimeout("tcp", dialled, 2*time.Second)
+		if err != nil {
+			t.Errorf("dial %s: %v", dialled, err)
+			continue
+		}
+		select {
+		case s := <-accepted:
+			want, _ := net.ResolveTCPAddr("tcp", dialled)
+			want.Zone = ""
+			if got := s.LocalAddr().String(); got != want.String() {
+				t.Errorf("dialled %s, LocalAddr is %s", dialled, got)
+			}
+			if from := c.LocalAddr().(*net.TCPAddr).IP.String(); from != "192.0.2.2" && from != "2001:db8::2" {
+				t.Errorf("dialled %s, client's own address is %s", dialled, from)
+			}
+			s.Close()
+		case <-time.After(2 * time.Second):
+			t.Errorf("dialled %s, nothing arrived", dialled)
+		}
+		c.Close()
+	}
+}
+
 func TestLoopbackIsNotCaptured(t *testing.T) {
-	nstest.Run(t, func(t *testing.T) {
-		listen(t)
+	forMethods(t, func(t *testing.T, method Method) {
+		listen(t, method)
 		for _, address := range []string{"127.0.0.1:0", "127.0.0.53:0", "[::1]:0"} {
 			own, err := net.Listen("tcp", address)
 			if err != nil {
@@ -104,8 +138,8 @@ func TestLoopbackIsNotCaptured(t *testing.T) {
 
 // The listener's own port, dialled over loopback, has no original destination: reset.
 func TestAttackCapturePortOverLoopback(t *testing.T) {
-	nstest.Run(t, func(t *testing.T) {
-		l := listen(t)
+	forMethods(t, func(t *testing.T, method Method) {
+		l := listen(t, method)
 		go func() {
 			if c, err := l.Accept(); err == nil {
 				t.Errorf("accepted a connection to %v", c.LocalAddr())
@@ -129,7 +163,7 @@ func TestAttackCapturePortOverLoopback(t *testing.T) {
 // Attack 25 as far as the capture goes: other UDP fails at once, ping gets no answer, raw ICMP neither.
 func TestAttackUDPAndPing(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
-		listen(t)
+		listen(t, Redirect)
 		for _, address := range []string{"1.1.1.1:443", "8.8.8.8:123", "100.64.0.1:443", "192.0.2.2:443", "[2606:4700::1111]:443", "[fd74:6f72:6e6f::1]:853"} {
 			c, err := net.Dial("udp", address)
 			if err != nil {

@@ -2,8 +2,7 @@
 // loopback ones and to any port, arrive at one listener that still knows where it was going.
 //
 // All addresses are local by route: the plan's own addresses on lo and a local default in a late
-// table. An nf_tables redirect then catches the port, and the connection tracker keeps the original
-// destination (SO_ORIGINAL_DST). Nothing here reaches beyond the own network namespace.
+// table. What catches the port is a Method. Nothing here reaches beyond the own network namespace.
 package capture
 
 import (
@@ -14,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -66,16 +66,29 @@ func (p Plan) addresses() []netip.Addr {
 	return []netip.Addr{p.Addr4, p.Addr6}
 }
 
+// A Method is a way to catch connections to any port.
+type Method uint8
+
+// The methods. Redirect is an nf_tables redirect, after which the connection tracker knows the original
+// destination (SO_ORIGINAL_DST); it works in a user namespace. Lookup is a BPF program that picks the
+// listener; it needs no modules but the first user namespace, and leaves other UDP to its timeouts.
+const (
+	Redirect Method = iota
+	Lookup
+)
+
 // A Listener accepts what the capture catches. Its connections embed *net.TCPConn; their LocalAddr is
 // the destination that the client dialled.
 type Listener struct {
-	tcp *net.TCPListener
-	log *slog.Logger
+	tcp    *net.TCPListener
+	method Method
+	link   *os.File // holds the BPF program, with Lookup
+	log    *slog.Logger
 }
 
-// Listen sets the capture up in the own network namespace and returns its listener. Where nf_tables
+// Listen sets the capture up in the own network namespace and returns its listener. Where the method
 // does not work the error is a *HintError.
-func Listen(ctx context.Context, plan Plan, log *slog.Logger) (*Listener, error) {
+func Listen(ctx context.Context, plan Plan, method Method, log *slog.Logger) (*Listener, error) {
 	if err := addRoutes(plan); err != nil {
 		return nil, err
 	}
@@ -86,25 +99,44 @@ func Listen(ctx context.Context, plan Plan, log *slog.Logger) (*Listener, error)
 	if !plan.Addr6.IsValid() {
 		network, address = "tcp4", "0.0.0.0:0"
 	}
-	var config net.ListenConfig
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { return setTransparent(c) }}
 	config.SetMultipathTCP(false) // an MPTCP socket has no place in a sockmap
 	l, err := config.Listen(ctx, network, address)
 	if err != nil {
 		return nil, fmt.Errorf("capture listener: %w", err)
 	}
-	tcp := l.(*net.TCPListener)
-	if err := redirect(uint16(tcp.Addr().(*net.TCPAddr).Port)); err != nil {
-		tcp.Close()
+	caught := &Listener{tcp: l.(*net.TCPListener), method: method, log: log}
+	if method == Lookup {
+		caught.link, err = steer(caught.tcp)
+	} else {
+		err = redirect(caught.port())
+	}
+	if err != nil {
+		l.Close()
 		return nil, err
 	}
-	return &Listener{tcp, log}, nil
+	return caught, nil
 }
+
+// setTransparent lets the listener answer for addresses that are local by route alone.
+func setTransparent(c syscall.RawConn) error {
+	var err error
+	ctlErr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TRANSPARENT, 1) })
+	return errors.Join(ctlErr, err)
+}
+
+func (l *Listener) port() uint16 { return l.tcp.Addr().(*net.TCPAddr).AddrPort().Port() }
 
 // Addr returns the listener's own address, which is nobody's destination.
 func (l *Listener) Addr() net.Addr { return l.tcp.Addr() }
 
-// Close stops accepting.
-func (l *Listener) Close() error { return l.tcp.Close() }
+// Close stops accepting. Connections are refused from then on, for nothing else takes them.
+func (l *Listener) Close() error {
+	if l.link != nil {
+		l.link.Close()
+	}
+	return l.tcp.Close()
+}
 
 // acceptPause is how long Accept waits when descriptors or memory are short.
 const acceptPause = 20 * time.Millisecond
@@ -122,7 +154,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 			time.Sleep(acceptPause)
 			continue
 		}
-		dialled, err := originalDestination(tcp)
+		dialled, err := l.destination(tcp)
 		if err != nil || dialled.Addr().IsLoopback() || dialled.Addr().IsUnspecified() {
 			l.log.Debug("refused a connection that was not captured", "dialled", dialled, "error", err)
 			_ = tcp.SetLinger(0)
@@ -131,6 +163,15 @@ func (l *Listener) Accept() (net.Conn, error) {
 		}
 		return &conn{tcp, net.TCPAddrFromAddrPort(dialled)}, nil
 	}
+}
+
+// destination returns where the client wanted to go.
+func (l *Listener) destination(c *net.TCPConn) (netip.AddrPort, error) {
+	if l.method == Redirect {
+		return originalDestination(c)
+	}
+	own := c.LocalAddr().(*net.TCPAddr).AddrPort()
+	return netip.AddrPortFrom(own.Addr().Unmap().WithZone(""), own.Port()), nil
 }
 
 // A conn is a captured connection.

@@ -28,7 +28,7 @@ func serve(t *testing.T) *Table {
 	if err := capture.Up(); err != nil {
 		t.Fatal(err)
 	}
-	caught, err := capture.Listen(t.Context(), plan, log)
+	caught, err := capture.Listen(t.Context(), plan, capture.Redirect, log)
 	if err != nil {
 		t.Fatal(err)
 	}

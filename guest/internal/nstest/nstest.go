@@ -6,6 +6,7 @@ package nstest
 import (
 	"os"
 	"regexp"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -22,6 +23,31 @@ const (
 // args after the flags. It skips where namespaces cannot be made.
 func Run(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
+	run(t, f, &syscall.SysProcAttr{
+		Cloneflags:                 namespaces | syscall.CLONE_NEWUSER,
+		UidMappings:                ids(),
+		GidMappings:                ids(),
+		GidMappingsEnableSetgroups: true,
+		Credential:                 &syscall.Credential{Uid: 0, Gid: 0},
+	})
+}
+
+// RunAsRoot is Run without a user namespace: f is root of the machine, in all other namespaces of its
+// own. It is for what a VM's guest may do in its own kernel and must touch nothing global.
+func RunAsRoot(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	run(t, f, &syscall.SysProcAttr{Cloneflags: namespaces})
+}
+
+const namespaces = syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID |
+	syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS | syscall.CLONE_NEWCGROUP
+
+func ids() []syscall.SysProcIDMap {
+	return []syscall.SysProcIDMap{{ContainerID: 0, HostID: firstID, Size: idCount}}
+}
+
+func run(t *testing.T, f func(t *testing.T), sys *syscall.SysProcAttr) {
+	t.Helper()
 	if os.Getenv(inside) == t.Name() {
 		prepare(t)
 		f(t)
@@ -35,24 +61,16 @@ func Run(t *testing.T, f func(t *testing.T)) {
 		t.Fatal(err)
 	}
 	defer self.Close()
-	args := []string{"/proc/self/fd/3", "-test.run=^" + regexp.QuoteMeta(t.Name()) + "$", "-test.count=1", "-test.timeout=30s"}
+	args := []string{"/proc/self/fd/3", "-test.run=" + pattern(t.Name()), "-test.count=1", "-test.timeout=30s"}
 	if testing.Verbose() {
 		args = append(args, "-test.v")
 	}
-	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: firstID, Size: idCount}}
+	sys.Pdeathsig = syscall.SIGKILL
 	child, err := os.StartProcess(args[0], args, &os.ProcAttr{
 		Dir:   "/",
 		Env:   append(os.Environ(), inside+"="+t.Name(), "GOCOVERDIR="),
 		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr, self},
-		Sys: &syscall.SysProcAttr{
-			Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID |
-				syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS | syscall.CLONE_NEWCGROUP,
-			UidMappings:                ids,
-			GidMappings:                ids,
-			GidMappingsEnableSetgroups: true,
-			Credential:                 &syscall.Credential{Uid: 0, Gid: 0},
-			Pdeathsig:                  syscall.SIGKILL,
-		},
+		Sys:   sys,
 	})
 	if err != nil {
 		t.Skipf("namespaces: %v; try: sysctl user.max_user_namespaces=10000", err)
@@ -85,4 +103,13 @@ func prepare(t *testing.T) {
 	check("ptmx", unix.Mount("/dev/pts/ptmx", "/dev/ptmx", "", unix.MS_BIND, ""))
 	check("home", os.Mkdir("/home/agent", 0o700))
 	check("home", os.Chown("/home/agent", 1000, 1000))
+}
+
+// pattern selects one test, level by level.
+func pattern(name string) string {
+	levels := strings.Split(name, "/")
+	for i, l := range levels {
+		levels[i] = "^" + regexp.QuoteMeta(l) + "$"
+	}
+	return strings.Join(levels, "/")
 }
