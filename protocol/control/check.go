@@ -34,6 +34,8 @@ func CheckMeta(m Meta) error {
 		return fmt.Errorf("version %d is not 1 or more", m.Version)
 	case m.Rotation != "" && m.Rotation != RotationPin && m.Rotation != RotationFollow:
 		return fmt.Errorf("rotation %q is neither %q nor %q", m.Rotation, RotationPin, RotationFollow)
+	case m.Preset != "" && !protocol.IsToken(m.Preset):
+		return fmt.Errorf("preset %q is not a preset's name", m.Preset)
 	}
 	switch m.Expose {
 	case ExposeEnv:

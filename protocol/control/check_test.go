@@ -44,6 +44,7 @@ func TestCheckMeta(t *testing.T) {
 		{"name", func(m *Meta) { m.Name = "key" }, "secret"},
 		{"version 0", func(m *Meta) { m.Version = 0 }, "version"},
 		{"rotation", func(m *Meta) { m.Rotation = "never" }, "rotation"},
+		{"preset", func(m *Meta) { m.Preset = "\x1b[2J" }, "preset"},
 		{"expose", func(m *Meta) { m.Expose = "file" }, "expose"},
 		{"exposed with a host", func(m *Meta) { m.Expose = ExposeEnv; m.Inject = Injector{} }, "exposed"},
 		{"exposed with an injector", func(m *Meta) { m.Expose = ExposeEnv; m.Audience = nil }, "exposed"},

@@ -45,7 +45,8 @@ func ValidateMeta(m control.Meta) error { return control.CheckMeta(m) }
 func ValidateValue(m control.Meta, value []byte) error { return control.CheckValue(m, value) }
 
 // isAuthField reports whether name, in lower case, is a field that says who is asking whatever the
-// injector: two identities in one request would leave the choice to the upstream.
+// injector: two identities in one request would leave the choice to the upstream. A cookie is state that
+// the upstream gave the workload, and goes only where an injector sets cookies itself.
 func isAuthField(name string) bool {
 	switch name {
 	case "authorization", "proxy-authorization", "x-api-key":

@@ -38,7 +38,8 @@ type Use struct {
 }
 
 // NewSet compiles the secrets of a session. Exposed ones are kept for Wipe alone: they are in the
-// workload's environment and no request gets them.
+// workload's environment and no request gets them. So are those without an audience, such as one whose
+// agent file takes the exposure back.
 func NewSet(secrets []Secret) (*Set, error) {
 	s := &Set{
 		byOrigin: map[protocol.Authority][]*Use{},
@@ -46,7 +47,7 @@ func NewSet(secrets []Secret) (*Set, error) {
 		secrets:  slices.Clone(secrets),
 	}
 	for _, sec := range secrets {
-		if sec.Meta.Expose != control.ExposeNone {
+		if sec.Meta.Expose != control.ExposeNone || len(sec.Meta.Audience) == 0 {
 			continue
 		}
 		if err := s.add(sec); err != nil {

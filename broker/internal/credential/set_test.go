@@ -224,6 +224,9 @@ func TestNewSetRefuses(t *testing.T) {
 	if _, err := NewSet([]Secret{{Meta: meta("A", "https://a.example"), Placeholder: "sk-real"}}); err == nil {
 		t.Error("a placeholder without the mark makes a set")
 	}
+	if _, err := NewSet([]Secret{{Meta: control.Meta{Name: "X"}}}); err != nil {
+		t.Errorf("a secret that is neither exposed nor bound: %v", err)
+	}
 	set, err := NewSet([]Secret{{Meta: meta("A", "https://a.example", "a.example:443")}})
 	if err != nil {
 		t.Fatal(err)
