@@ -184,7 +184,7 @@ func TestAttack06InheritedState(t *testing.T) {
 		got := runProbe(t, protocol.UserAgent, "environment")
 		want := map[string]string{
 			"fd 0": "pipe", "fd 1": "pipe", "fd 2": "pipe",
-			"env PATH": searchPath, "env HOME": "/home/agent", "env USER": "agent", "env LOGNAME": "agent", "env SHELL": "/bin/sh",
+			"env PATH": searchPath, "env HOME": "/home/agent", "env USER": "agent", "env LOGNAME": "agent", "env SHELL": Shell(),
 			"CapInh": zeroCaps, "CapPrm": zeroCaps, "CapEff": zeroCaps, "CapBnd": zeroCaps, "CapAmb": zeroCaps,
 			"NoNewPrivs": "1", "Seccomp": "2", "Uid": "1000 1000 1000 1000", "Gid": "1000 1000 1000 1000", "Groups": "1000",
 			"core": "0 0", "leader": "true",

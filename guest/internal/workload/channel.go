@@ -154,8 +154,8 @@ func (c *Channel) SendExit(ctx context.Context, exit protocol.Exit) error {
 }
 
 // readEvents calls handle for each event until the host ends them. What is not an event ends them too.
-func readEvents(s *stream, handle func(protocol.RunEvent)) error {
-	d := json.NewDecoder(&lineLimit{r: s, left: maxEvent})
+func readEvents(r io.Reader, handle func(protocol.RunEvent)) error {
+	d := json.NewDecoder(&lineLimit{r: r, left: maxEvent})
 	for {
 		var e protocol.RunEvent
 		err := d.Decode(&e)

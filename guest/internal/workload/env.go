@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"os"
 	"strings"
 
 	"torno.internal/protocol"
@@ -14,13 +15,13 @@ var proxyVariables = []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "FTP_PRO
 
 // environment builds the workload's environment from nothing. Later lists win over earlier ones, so
 // neither the person nor the broker can take the session's CA away by accident.
-func environment(user, home string, lists ...[]string) []string {
+func environment(user, shell string, lists ...[]string) []string {
 	env := []string{
 		"PATH=" + searchPath,
-		"HOME=" + home,
+		"HOME=" + Home(user),
 		"USER=" + user,
 		"LOGNAME=" + user,
-		"SHELL=/bin/sh",
+		"SHELL=" + shell,
 	}
 	for _, list := range lists {
 		for _, entry := range list {
@@ -59,9 +60,19 @@ func lookup(env []string, key string) string {
 	return ""
 }
 
-func homeOf(user string) string {
+// Home returns the home directory of a workload's user.
+func Home(user string) string {
 	if user == protocol.UserRoot {
 		return "/root"
 	}
 	return "/home/agent"
+}
+
+// Shell returns the users' shell.
+func Shell() string {
+	const better = "/bin/bash"
+	if _, err := os.Stat(better); err == nil {
+		return better
+	}
+	return "/bin/sh"
 }

@@ -58,14 +58,13 @@ func (c Config) spec() spec {
 	if w.User == "" {
 		w.User = protocol.UserAgent
 	}
-	home := homeOf(w.User)
 	var proxy []string
 	if c.Proxy != "" {
 		proxy = []string{"TORNO_PROXY=" + c.Proxy}
 	}
 	return spec{
-		Argv: w.Argv, Dir: w.Dir, Home: home, User: w.User,
-		Env: environment(w.User, home, w.Env, c.Env, c.Trust, proxy),
+		Argv: w.Argv, Dir: w.Dir, Home: Home(w.User), User: w.User,
+		Env: environment(w.User, Shell(), w.Env, c.Env, c.Trust, proxy),
 	}
 }
 

@@ -223,7 +223,7 @@ func TestRunTerminal(t *testing.T) {
 }
 
 func TestEnvironment(t *testing.T) {
-	got := environment("agent", "/home/agent",
+	got := environment("agent", "/bin/sh",
 		[]string{"TERM=xterm", "LANG=C.UTF-8", "SSL_CERT_FILE=/mine", "https_proxy=http://x", "HTTP_PROXY=x", "no equals", "=x", "NUL=\x00"},
 		[]string{"TOKEN=placeholder", "PATH=/opt/bin"}, []string{"SSL_CERT_FILE=/run/torno-guest/ca-bundle.pem"}, []string{"TORNO_PROXY=http://127.0.0.1:3128"})
 	want := []string{"PATH=/opt/bin", "HOME=/home/agent", "USER=agent", "LOGNAME=agent", "SHELL=/bin/sh", "TERM=xterm", "LANG=C.UTF-8",
