@@ -86,22 +86,59 @@ func TestAllocs(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() {
 		must(t, w.WriteRequest(&usualRequest))
 		_, _ = w.Write(usualContent)
-		_, _ = w.Write(big)
 		must(t, w.Close(nil))
 	}); n > 0 {
 		t.Errorf("writing a message takes %v allocations", n)
 	}
+	for _, dst := range []io.Writer{struct{ io.Writer }{io.Discard}, &gatherWriter{}} {
+		w := NewWriter(dst)
+		must(t, w.WriteRequest(&usualRequest))
+		if n := testing.AllocsPerRun(100, func() { _, _ = w.Write(big) }); n > 0 {
+			t.Errorf("writing content takes %v allocations", n)
+		}
+	}
 }
 
 func TestOneWrite(t *testing.T) {
-	count := &countWriter{}
+	for _, size := range []int{200, 16 << 10, 64 << 10} {
+		count := &countWriter{}
+		w := NewWriter(count)
+		must(t, w.WriteRequest(&usualRequest))
+		_, _ = w.Write(make([]byte, size))
+		must(t, w.Flush())
+		if count.n != 1 {
+			t.Errorf("a head and %d bytes left in %d writes", size, count.n)
+		}
+		must(t, w.Close(nil))
+		if size < directSize && count.n != 2 {
+			t.Errorf("an end left in %d writes", count.n-1)
+		}
+	}
+	count := &gatherWriter{}
 	w := NewWriter(count)
 	must(t, w.WriteRequest(&usualRequest))
-	_, _ = w.Write(usualContent)
+	_, err := w.Write(make([]byte, 100<<10))
+	must(t, err)
 	must(t, w.Close(nil))
-	if count.n != 1 {
-		t.Errorf("a small message left in %d writes", count.n)
+	if count.n != 3 || count.gathered < 100<<10 {
+		t.Errorf("two chunks and their end left in %d writes, %d bytes uncopied", count.n, count.gathered)
 	}
+}
+
+type gatherWriter struct {
+	countWriter
+	gathered int64
+}
+
+func (g *gatherWriter) WriteBuffers(b *net.Buffers) (int64, error) {
+	g.n++
+	var n int64
+	for _, p := range *b {
+		n += int64(len(p))
+	}
+	*b = nil
+	g.gathered += n
+	return n, nil
 }
 
 type countWriter struct{ n int }

@@ -9,7 +9,7 @@ import (
 
 const (
 	// directSize is from how many bytes on content is written from the caller's memory together with
-	// the buffer, in one writev where the connection can, and not copied.
+	// the buffer, where the connection writes both in one system call, and not copied.
 	directSize = 16 << 10
 	// flushSize is how much small content gathers in the buffer before it leaves by itself, in bytes.
 	flushSize = 32 << 10
@@ -24,6 +24,7 @@ const (
 // that error. To abort a message, close the connection without Close. It is not safe for concurrent use.
 type Writer struct {
 	dst      io.Writer
+	gather   func(*net.Buffers) (int64, error) // nil: dst takes one buffer at a time
 	buf      []byte
 	state    state
 	interims int // interim responses of this message so far
@@ -32,8 +33,19 @@ type Writer struct {
 	vec      [2][]byte
 }
 
-// NewWriter returns a Writer to w.
-func NewWriter(w io.Writer) *Writer { return &Writer{dst: w} }
+// NewWriter returns a Writer to w. Large content is not copied if w is a TCP or Unix connection, or has
+// a method WriteBuffers(*net.Buffers) (int64, error) that writes several buffers in one system call.
+func NewWriter(w io.Writer) *Writer {
+	switch w := w.(type) {
+	case *net.TCPConn, *net.UnixConn:
+		return &Writer{dst: w, gather: func(b *net.Buffers) (int64, error) { return b.WriteTo(w) }}
+	case interface {
+		WriteBuffers(*net.Buffers) (int64, error)
+	}:
+		return &Writer{dst: w.(io.Writer), gather: w.WriteBuffers}
+	}
+	return &Writer{dst: w}
+}
 
 // WriteRequest writes the head of a request.
 func (w *Writer) WriteRequest(r *protocol.Request) error {
@@ -104,7 +116,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 	for n < len(p) {
 		chunk := p[n:min(len(p), n+protocol.MaxChunk)]
 		w.buf = appendVarint(w.buf, uint64(len(chunk)))
-		if len(chunk) >= directSize {
+		if len(chunk) >= directSize && w.gather != nil {
 			w.writeWith(chunk)
 		} else if w.buf = append(w.buf, chunk...); len(w.buf) >= flushSize {
 			w.flush()
@@ -183,11 +195,11 @@ func (w *Writer) flush() error {
 	return w.err
 }
 
-// writeWith writes the buffer and then p, in one system call where the connection can.
+// writeWith writes the buffer and then p in one system call.
 func (w *Writer) writeWith(p []byte) {
 	w.vec = [2][]byte{w.buf, p}
 	w.bufs = w.vec[:]
-	_, w.err = w.bufs.WriteTo(w.dst)
+	_, w.err = w.gather(&w.bufs)
 	w.vec = [2][]byte{}
 	w.buf = w.buf[:0]
 }

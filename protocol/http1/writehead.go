@@ -36,7 +36,7 @@ func (w *Writer) WriteRequest(method, target, host string, f protocol.Fields, le
 // that of the content: a number, Unknown, or NoContent, which interim responses and 204 always have.
 // Unknown content is chunked or, for clients of HTTP/1.0, ended by closing the connection. The fields
 // are as in WriteRequest. An interim response ends with Flush and is followed by another response.
-func (w *Writer) WriteResponse(status int, f protocol.Fields, length int64, chunked, close bool) error {
+func (w *Writer) WriteResponse(status int, f protocol.Fields, length int64, chunked, closing bool) error {
 	if err := w.ready(writesHead); err != nil {
 		return err
 	}
@@ -52,7 +52,7 @@ func (w *Writer) WriteResponse(status int, f protocol.Fields, length int64, chun
 	w.appendString(" ")
 	w.appendString(statusText[status])
 	w.appendString("\r\n")
-	if err := w.fields(mark, f, length, chunked && length == Unknown, close); err != nil {
+	if err := w.fields(mark, f, length, chunked && length == Unknown, closing); err != nil {
 		return err
 	}
 	if status < 200 {
@@ -66,7 +66,7 @@ func (w *Writer) WriteResponse(status int, f protocol.Fields, length int64, chun
 const unsaid = -3
 
 // fields appends the field section but for its end, or cuts the buffer back to mark.
-func (w *Writer) fields(mark int, f protocol.Fields, length int64, chunked, close bool) error {
+func (w *Writer) fields(mark int, f protocol.Fields, length int64, chunked, closing bool) error {
 	if err := w.appendFields(f, length == NoContent); err != nil {
 		w.buf = w.buf[:mark]
 		return err
@@ -77,7 +77,7 @@ func (w *Writer) fields(mark int, f protocol.Fields, length int64, chunked, clos
 	case chunked:
 		w.appendString("transfer-encoding: chunked\r\n")
 	}
-	if close || length == Unknown && !chunked {
+	if closing || length == Unknown && !chunked {
 		w.appendString("connection: close\r\n")
 	}
 	w.left, w.chunked = length, chunked

@@ -240,6 +240,59 @@ func TestAcceptable(t *testing.T) {
 	}
 }
 
+// TestWriteBuffers runs on a Unix socket whose buffer is small, so that writes are partial and block.
+func TestWriteBuffers(t *testing.T) {
+	a := Addr{Network: Unix, Path: filepath.Join(t.TempDir(), "s")}
+	c1, c2, err := pipe(a, a, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c1.Close()
+	defer c2.Close()
+	from := c1.(*net.UnixConn)
+	if err := from.SetWriteBuffer(4 << 10); err != nil {
+		t.Fatal(err)
+	}
+	var want string
+	var bufs net.Buffers
+	for i, n := range []int{3, 0, 100 << 10, 1, 200 << 10, 0} {
+		part := strings.Repeat(string(rune('a'+i)), n)
+		want += part
+		bufs = append(bufs, []byte(part))
+	}
+	got := make(chan string, 1)
+	go func() {
+		b, _ := io.ReadAll(c2)
+		got <- string(b)
+	}()
+	if n, err := writeBuffers(from, &bufs); err != nil || n != int64(len(want)) {
+		t.Errorf("%d bytes, %v; want %d", n, err, len(want))
+	}
+	_ = c1.Close()
+	if s := <-got; s != want {
+		t.Errorf("%d bytes arrived and differ from the %d sent", len(s), len(want))
+	}
+	bufs = net.Buffers{[]byte("x")}
+	if _, err := writeBuffers(from, &bufs); err == nil {
+		t.Error("a closed connection was written to")
+	}
+}
+
+func TestWriteBuffersDeadline(t *testing.T) {
+	a := Addr{Network: Unix, Path: filepath.Join(t.TempDir(), "s")}
+	c1, c2, err := pipe(a, a, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c1.Close()
+	defer c2.Close()
+	_ = c1.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
+	bufs := net.Buffers{make([]byte, 8<<20)}
+	if _, err := writeBuffers(c1.(*net.UnixConn), &bufs); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("nobody reads: %v", err)
+	}
+}
+
 // pipe dials one address and accepts at the other.
 func pipe(dial, listen Addr, port uint32) (c1, c2 net.Conn, err error) {
 	l, err := Listen(listen, port)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"syscall"
 
 	"github.com/mdlayher/socket"
 	"github.com/mdlayher/vsock"
@@ -20,6 +21,50 @@ type vsockConn struct {
 
 func (c *vsockConn) LocalAddr() net.Addr  { return c.local }
 func (c *vsockConn) RemoteAddr() net.Addr { return c.remote }
+
+// WriteBuffers writes several buffers in one system call, so that they make one packet to the other
+// side. It must not run at the same time as another write.
+func (c *vsockConn) WriteBuffers(b *net.Buffers) (int64, error) { return writeBuffers(c, b) }
+
+// An acceptedConn is a connection from a VM. It has CloseWrite.
+type acceptedConn struct{ *vsock.Conn }
+
+// WriteBuffers is as that of vsockConn.
+func (c acceptedConn) WriteBuffers(b *net.Buffers) (int64, error) { return writeBuffers(c, b) }
+
+// writeBuffers does for sockets that package net does not know what net.Buffers does for its own.
+func writeBuffers(c syscall.Conn, b *net.Buffers) (total int64, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	for len(*b) > 0 {
+		var n int
+		var sent error
+		err := raw.Write(func(fd uintptr) bool {
+			n, sent = unix.SendmsgBuffers(int(fd), *b, nil, nil, unix.MSG_NOSIGNAL)
+			return !errors.Is(sent, unix.EAGAIN) && !errors.Is(sent, unix.EINTR)
+		})
+		if err = errors.Join(err, sent); err != nil {
+			return total, err
+		}
+		total += int64(n)
+		*b = consume(*b, n)
+	}
+	return total, nil
+}
+
+// consume drops the first n bytes, and empty buffers.
+func consume(b net.Buffers, n int) net.Buffers {
+	for len(b) > 0 && n >= len(b[0]) {
+		n -= len(b[0])
+		b = b[1:]
+	}
+	if n > 0 {
+		b[0] = b[0][n:]
+	}
+	return b
+}
 
 // dialVSOCK connects from a port below 1024, where vsock.Dial would take any.
 func dialVSOCK(ctx context.Context, a Addr) (net.Conn, error) {
@@ -74,8 +119,8 @@ func (l *vsockListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if acceptable(c.RemoteAddr()) {
-			return c, nil
+		if v, ok := c.(*vsock.Conn); ok && acceptable(c.RemoteAddr()) {
+			return acceptedConn{v}, nil
 		}
 		_ = c.Close()
 	}
