@@ -39,7 +39,8 @@ type Use struct {
 
 // NewSet compiles the secrets of a session. Exposed ones are kept for Wipe alone: they are in the
 // workload's environment and no request gets them. So are those without an audience, such as one whose
-// agent file takes the exposure back.
+// agent file takes the exposure back. All others are checked anew as they were when set: between the two
+// lies a file.
 func NewSet(secrets []Secret) (*Set, error) {
 	s := &Set{
 		byOrigin: map[protocol.Authority][]*Use{},
@@ -59,6 +60,9 @@ func NewSet(secrets []Secret) (*Set, error) {
 
 func (s *Set) add(sec Secret) error {
 	m := sec.Meta
+	if err := control.CheckMeta(m); err != nil {
+		return fmt.Errorf("secret %s: %w", m.Name, err)
+	}
 	in, err := NewInjector(m)
 	if err != nil {
 		return err
@@ -72,9 +76,7 @@ func (s *Set) add(sec Secret) error {
 		if err != nil {
 			return fmt.Errorf("secret %s: %w", m.Name, err)
 		}
-		if !slices.Contains(s.byOrigin[a], u) {
-			s.byOrigin[a] = append(s.byOrigin[a], u)
-		}
+		s.byOrigin[a] = append(s.byOrigin[a], u)
 	}
 	if sec.Placeholder == "" {
 		return nil

@@ -217,22 +217,18 @@ func TestRevoke(t *testing.T) {
 }
 
 func TestNewSetRefuses(t *testing.T) {
-	bad := meta("A", "http://a.example")
-	if _, err := NewSet([]Secret{{Meta: bad}}); err == nil {
-		t.Error("an http audience makes a set")
+	host := meta("A", "https://a.example")
+	host.Inject = control.Injector{Scheme: control.SchemeHeader, Fields: []control.FieldTemplate{{Name: "host", Value: "{A}"}}}
+	for _, bad := range []control.Meta{meta("A", "http://a.example"), meta("A", "https://a.example", "https://a.example"), host} {
+		if set, err := NewSet([]Secret{{Meta: bad}}); err == nil || set != nil {
+			t.Errorf("%+v makes a set", bad)
+		}
 	}
 	if _, err := NewSet([]Secret{{Meta: meta("A", "https://a.example"), Placeholder: "sk-real"}}); err == nil {
 		t.Error("a placeholder without the mark makes a set")
 	}
 	if _, err := NewSet([]Secret{{Meta: control.Meta{Name: "X"}}}); err != nil {
 		t.Errorf("a secret that is neither exposed nor bound: %v", err)
-	}
-	set, err := NewSet([]Secret{{Meta: meta("A", "https://a.example", "a.example:443")}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := set.Select(authority(t, "a.example"), "https", nil); err != nil {
-		t.Errorf("an origin in two spellings: %v", err)
 	}
 }
 

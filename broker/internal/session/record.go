@@ -97,6 +97,8 @@ func decodeRecord(id string, b []byte) (record, error) {
 		err = fmt.Errorf("unknown state %q", r.State)
 	case r.State.over() != (r.Ended != nil):
 		err = errors.New("state and end disagree")
+	case r.Leaves < 0 || r.Leaves > protocol.MaxLeaves:
+		err = fmt.Errorf("%d leaf certificates", r.Leaves)
 	default:
 		err = r.checkHello()
 	}

@@ -316,6 +316,7 @@ func TestRecordRefused(t *testing.T) {
 	tests := map[string]string{
 		"empty": "", "cut": good[:len(good)/2], "followed": good + "{}", "null": "null", "array": "[]",
 		"format": change("format", 2), "unknown key": change("x", 1), "another id": change("id", other.ID()),
+		"too many leaves": change("leaves", protocol.MaxLeaves+1), "negative leaves": change("leaves", -1),
 		"unknown state": change("state", "x"), "ended without end": change("state", "ended"),
 		"end without ended": change("ended", time.Now()), "waiting with a token": change("state", "waiting"),
 		"live without a token": change("token_hash", nil), "token lost": change("token", nil), "short token": change("token", []byte{1}),
