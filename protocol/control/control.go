@@ -17,7 +17,7 @@ const (
 	PathSecrets     = "/v1/secrets"      // GET ?agent= → []SecretInfo; POST []SealedSecret → []SecretInfo, all or nothing; DELETE ?agent=&name= → SecretInfo
 	PathTrust       = "/v1/trust"        // GET ?agent= → TrustedFile; PUT TrustedFile
 	PathSessions    = "/v1/sessions"     // GET → []SessionInfo; POST SessionRequest → SessionCreated
-	PathSession     = "/v1/sessions/"    // + id: GET → SessionInfo; DELETE revokes → SessionInfo
+	PathSession     = "/v1/sessions/"    // + id: GET → SessionInfo; DELETE revokes → SessionInfo; POST …/end ends → SessionInfo
 	PathPolicyCheck = "/v1/policy/check" // POST PolicyCheck → PolicyVerdict
 	PathAudit       = "/v1/audit"        // GET ?follow=1&last=N → one JSON audit record a line
 	PathAuditVerify = "/v1/audit/verify" // POST → AuditVerdict
