@@ -16,9 +16,12 @@ import (
 // parsers could read one body differently; DecodeStrict refuses keys that are unknown, repeated or not in
 // the case of their tag, besides bodies over MaxChannelBody, nesting over MaxJSONDepth, invalid UTF-8 and
 // anything after the value. On error *v is unchanged.
-func DecodeStrict(b []byte, v any) error {
-	if len(b) > MaxChannelBody {
-		return fmt.Errorf("body of %d bytes, at most %d are read", len(b), MaxChannelBody)
+func DecodeStrict(b []byte, v any) error { return DecodeStrictMax(b, v, MaxChannelBody) }
+
+// DecodeStrictMax is DecodeStrict for bodies of up to limit bytes.
+func DecodeStrictMax(b []byte, v any, limit int) error {
+	if len(b) > limit {
+		return fmt.Errorf("body of %d bytes, at most %d are read", len(b), limit)
 	}
 	if !utf8.Valid(b) {
 		return errors.New("body is not UTF-8")

@@ -66,6 +66,10 @@ func keepAliveTimeout(value string) time.Duration {
 	return idleTimeout
 }
 
+// Buffered returns how many bytes of the response have arrived and were not read: with none, Read would
+// wait for the other side.
+func (x *Exchange) Buffered() int { return x.conn.r.Buffered() }
+
 // Read reads content, as the other side coded it, after the final head. It returns io.EOF only at the
 // content's clean end; every other error matches io.ErrUnexpectedEOF, and the exchange must not be
 // ended as if it were whole.

@@ -1,0 +1,221 @@
+// Package broker is torno's host service: it decides what a workload may ask for, records it, adds the
+// credential, calls the upstream and brings the answer back. It alone opens secrets. Each of its rooms
+// stands in a package of its own below internal; this package lets them work together.
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"torno.internal/broker/internal/audit"
+	ctlserver "torno.internal/broker/internal/control"
+	"torno.internal/broker/internal/store"
+	"torno.internal/broker/internal/upstream"
+	"torno.internal/protocol/control"
+)
+
+// Config says where a broker keeps its state and how it reaches the world.
+type Config struct {
+	StateDir   string         // sealed secrets, sessions, audit; made with mode 0700
+	RuntimeDir string         // sockets; made with mode 0700
+	Operator   control.Config // broker.toml; the zero value is the public internet, no ceilings
+	IdleExit   time.Duration  // end after so long without a session or a request; 0: never
+	Version    string         // of this build, for people
+	Log        *slog.Logger   // nil: none
+}
+
+// A Broker is open state. Its methods are safe for concurrent use.
+type Broker struct {
+	cfg      Config
+	log      *slog.Logger
+	store    *store.Store
+	audit    *audit.Log
+	upstream *upstream.Client
+	started  time.Time
+
+	mu      sync.Mutex
+	live    map[string]*live // by session id
+	closing bool
+	wg      sync.WaitGroup // one per live session
+	touched time.Time      // last control request or session end
+}
+
+// Open opens the state in cfg.StateDir, or makes it. A *store.BusyError means that another broker has it
+// open. Close the broker when done.
+func Open(cfg Config) (*Broker, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	b := &Broker{cfg: cfg, log: cfg.Log, live: map[string]*live{}, started: time.Now(), touched: time.Now()}
+	uc, err := upstream.ReadConfig(cfg.Operator)
+	if err != nil {
+		return nil, err
+	}
+	uc.Log = cfg.Log
+	if b.store, err = store.Open(cfg.StateDir); err != nil {
+		return nil, err
+	}
+	if b.audit, err = audit.Open(b.auditDir(), audit.Options{}); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening the audit: %w", err), b.store.Close())
+	}
+	b.upstream = upstream.New(uc)
+	return b, nil
+}
+
+func (b *Broker) auditDir() string { return filepath.Join(b.cfg.StateDir, "audit") }
+
+// Close ends what is still open and closes the state.
+func (b *Broker) Close() error {
+	return errors.Join(b.upstream.Close(), b.audit.Close(), b.store.Close())
+}
+
+// Serve listens on the control socket, takes up the sessions that an earlier broker left, and serves
+// until ctx ends or the broker has been idle for IdleExit. Sessions stay on record: the next broker
+// takes them up again.
+func (b *Broker) Serve(ctx context.Context) error {
+	ln, err := ctlserver.Listen(filepath.Join(b.cfg.RuntimeDir, control.SocketName))
+	if err != nil {
+		return fmt.Errorf("control socket: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if err := b.resume(); err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	srv := &http.Server{
+		Handler:           b.touching(b.handler()),
+		ReadHeaderTimeout: 10 * time.Second,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ErrorLog:          slog.NewLogLogger(b.log.Handler(), slog.LevelWarn),
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ln) }()
+	b.log.Info("serving", "state", b.cfg.StateDir, "control", ln.Addr().String())
+	select {
+	case err = <-served:
+	case <-ctx.Done():
+	case <-b.idle(ctx):
+		b.log.Info("idle, ending")
+	}
+	cancel()
+	stop, stopped := context.WithTimeout(context.Background(), 2*time.Second)
+	defer stopped()
+	if serr := srv.Shutdown(stop); serr != nil {
+		_ = srv.Close()
+	}
+	b.endAll()
+	if errors.Is(err, http.ErrServerClosed) {
+		err = nil
+	}
+	return err
+}
+
+// touching notes each control request, for IdleExit.
+func (b *Broker) touching(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b.touch()
+		h.ServeHTTP(w, r)
+	})
+}
+
+func (b *Broker) touch() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.touched = time.Now()
+}
+
+// idle returns a channel that is closed once nothing has happened for IdleExit and no session has a
+// stream open. It never is when IdleExit is zero.
+func (b *Broker) idle(ctx context.Context) <-chan struct{} {
+	done := make(chan struct{})
+	if b.cfg.IdleExit == 0 {
+		return done
+	}
+	go func() {
+		tick := time.NewTicker(min(b.cfg.IdleExit, 10*time.Second))
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if b.idleFor() >= b.cfg.IdleExit {
+				close(done)
+				return
+			}
+		}
+	}()
+	return done
+}
+
+func (b *Broker) idleFor() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, s := range b.live {
+		if s.stats.forward.Load()+s.stats.channel.Load() > 0 {
+			b.touched = time.Now()
+		}
+	}
+	return time.Since(b.touched)
+}
+
+// add makes s live and serves it until it ends.
+func (b *Broker) add(s *live) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closing {
+		return &control.Error{Code: control.CodeBusy, Message: "the broker is ending", Hint: "try again"}
+	}
+	b.live[s.id] = s
+	b.wg.Add(1)
+	go func() {
+		defer b.wg.Done()
+		s.run()
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		delete(b.live, s.id)
+		b.touched = time.Now()
+	}()
+	return nil
+}
+
+// get returns the live session id, or nil.
+func (b *Broker) get(id string) *live {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.live[id]
+}
+
+// sessions returns the live sessions of agent, or all for "", oldest first.
+func (b *Broker) sessions(agent string) []*live {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var all []*live
+	for _, s := range b.live {
+		if agent == "" || s.agent == agent {
+			all = append(all, s)
+		}
+	}
+	slices.SortFunc(all, func(x, y *live) int { return x.record.Created().Compare(y.record.Created()) })
+	return all
+}
+
+// endAll stops serving every session without ending it on record.
+func (b *Broker) endAll() {
+	b.mu.Lock()
+	b.closing = true
+	for _, s := range b.live {
+		s.cancel()
+	}
+	b.mu.Unlock()
+	b.wg.Wait()
+}

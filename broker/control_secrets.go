@@ -1,0 +1,121 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"torno.internal/broker/internal/credential"
+	"torno.internal/broker/internal/store"
+	"torno.internal/protocol/control"
+)
+
+func (b *Broker) presets(r *http.Request) ([]control.Preset, error) {
+	name := r.FormValue("name")
+	if name == "" {
+		return credential.Presets(), nil
+	}
+	if p, ok := credential.Lookup(name); ok {
+		return []control.Preset{p}, nil
+	}
+	return []control.Preset{}, nil
+}
+
+func (b *Broker) listSecrets(r *http.Request) ([]control.SecretInfo, error) {
+	agent := r.FormValue("agent")
+	metas, err := b.store.Secrets(agent)
+	if err != nil {
+		return nil, err
+	}
+	infos := make([]control.SecretInfo, 0, len(metas))
+	for _, m := range metas {
+		infos = append(infos, control.SecretInfo{Meta: m})
+	}
+	if agent == "" {
+		return infos, nil
+	}
+	trusted, err := b.store.Trusted(agent)
+	if errors.Is(err, store.ErrNotFound) {
+		return infos, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range trusted.Policy.Secrets {
+		if !slices.ContainsFunc(infos, func(i control.SecretInfo) bool { return i.Name == name }) {
+			infos = append(infos, control.SecretInfo{Meta: control.Meta{Agent: agent, Name: name}, Missing: true})
+		}
+	}
+	return infos, nil
+}
+
+// setSecrets stores sealed secrets, all or none. Each is opened once here, so that a value which could
+// not be used is refused now and not in the middle of a run.
+func (b *Broker) setSecrets(_ context.Context, sealed []control.SealedSecret) ([]control.SecretInfo, error) {
+	infos := make([]control.SecretInfo, 0, len(sealed))
+	for i := range sealed {
+		if err := b.checkSecret(&sealed[i]); err != nil {
+			return nil, &control.Error{Code: control.CodeInvalid, Message: fmt.Sprintf("%s: %v", sealed[i].Meta.Name, err)}
+		}
+		infos = append(infos, control.SecretInfo{Meta: sealed[i].Meta})
+	}
+	err := b.store.SetSecrets(sealed)
+	if errors.Is(err, store.ErrConflict) {
+		return nil, &control.Error{Code: control.CodeConflict, Message: err.Error(), Hint: "somebody else set it at the same time; try again"}
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range sealed {
+		b.record(&s.Meta, "secret_set")
+	}
+	return infos, nil
+}
+
+func (b *Broker) checkSecret(s *control.SealedSecret) error {
+	if err := control.CheckMeta(s.Meta); err != nil {
+		return err
+	}
+	if d := time.Since(s.Meta.Created); d < -time.Hour || d > time.Hour {
+		return fmt.Errorf("sealed at %v, which is not now; look at the clock", s.Meta.Created)
+	}
+	value, err := b.store.Key().Open(s.Sealed, control.AssociatedData(s.Meta, s.KeyID))
+	if err != nil {
+		return err
+	}
+	defer value.Wipe()
+	return value.Use(func(v []byte) error { return control.CheckValue(s.Meta, v) })
+}
+
+// deleteSecret deletes a secret and ends its use: a session that uses it is revoked.
+func (b *Broker) deleteSecret(r *http.Request) (control.SecretInfo, error) {
+	agent, name := r.FormValue("agent"), r.FormValue("name")
+	meta, err := b.store.DeleteSecret(agent, name)
+	if errors.Is(err, store.ErrNotFound) {
+		return control.SecretInfo{}, &control.Error{
+			Code: control.CodeNotFound, Message: fmt.Sprintf("agent %q has no secret %q", agent, name),
+			Hint: "torno secrets list " + agent,
+		}
+	}
+	if err != nil {
+		return control.SecretInfo{}, err
+	}
+	b.record(&meta, "secret_deleted")
+	for _, s := range b.sessions(agent) {
+		if s.uses(name) {
+			s.revokeSecret(name)
+		}
+	}
+	return control.SecretInfo{Meta: meta}, nil
+}
+
+func (b *Broker) trusted(r *http.Request) (control.TrustedFile, error) {
+	f, err := b.store.Trusted(r.FormValue("agent"))
+	if errors.Is(err, store.ErrNotFound) {
+		return f, &control.Error{Code: control.CodeNotFound, Message: fmt.Sprintf("no file of agent %q is trusted", r.FormValue("agent")), Hint: "torno trust"}
+	}
+	return f, err
+}

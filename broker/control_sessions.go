@@ -1,0 +1,198 @@
+package broker
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"torno.internal/broker/internal/audit"
+	"torno.internal/broker/internal/session"
+	"torno.internal/broker/internal/store"
+	"torno.internal/protocol/control"
+)
+
+// trust approves an agent file, byte for byte. A file whose rules do not compile is refused now.
+func (b *Broker) trust(_ context.Context, f control.TrustedFile) (control.TrustedFile, error) {
+	if f.Policy.Name != f.Agent {
+		return f, &control.Error{Code: control.CodeInvalid, Message: fmt.Sprintf("the file is of agent %q, not %q", f.Policy.Name, f.Agent)}
+	}
+	sum := sha256.Sum256(f.File)
+	f.SHA256, f.Approved = hex.EncodeToString(sum[:]), time.Now()
+	if _, err := b.plan(f.Agent, &f.Policy); err != nil {
+		var ce *control.Error
+		if !errors.As(err, &ce) || ce.Code != control.CodeMissingSecret { // it may be set later
+			return f, err
+		}
+	}
+	if err := b.store.PutTrusted(f); err != nil {
+		return f, err
+	}
+	b.record(&control.Meta{Agent: f.Agent, Name: f.SHA256}, "file_trusted")
+	return f, nil
+}
+
+// createSession registers one run of an agent and opens its socket.
+func (b *Broker) createSession(_ context.Context, req control.SessionRequest) (control.SessionCreated, error) {
+	var file *control.AgentPolicy
+	if len(req.File) > 0 {
+		trusted, err := b.checkTrusted(req.Agent, req.File)
+		if err != nil {
+			return control.SessionCreated{}, err
+		}
+		file = &trusted.Policy
+	}
+	p, err := b.plan(req.Agent, file)
+	if err != nil {
+		return control.SessionCreated{}, err
+	}
+	if req.Workload.User == "" {
+		req.Workload.User = p.file.Workload.User
+	}
+	record, err := session.New(b.store, session.Request{SessionRequest: req, Policy: p.file, Secrets: p.uses()})
+	if err != nil {
+		return control.SessionCreated{}, err
+	}
+	s, err := b.start(record, p)
+	if err != nil {
+		return control.SessionCreated{}, errors.Join(err, record.End())
+	}
+	b.record(&control.Meta{Agent: s.agent, Name: s.id}, "session_created")
+	s.log.Info("session created", "isolation", string(req.Isolation))
+	return control.SessionCreated{ID: s.id, Broker: "unix://" + filepath.Join(b.socketDir(s.id), "b"), Warnings: p.warnings()}, nil
+}
+
+// checkTrusted returns the approved file of agent if file is it, byte for byte.
+func (b *Broker) checkTrusted(agent string, file []byte) (control.TrustedFile, error) {
+	trusted, err := b.store.Trusted(agent)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return trusted, err
+	}
+	sum := sha256.Sum256(file)
+	if err != nil || trusted.SHA256 != hex.EncodeToString(sum[:]) {
+		what := "is not trusted yet"
+		if err == nil {
+			what = "has changed since it was trusted"
+		}
+		return trusted, &control.Error{Code: control.CodeUntrusted, Message: fmt.Sprintf("the agent file of %q %s", agent, what), Hint: "torno trust"}
+	}
+	return trusted, nil
+}
+
+// uses lists the plan's secrets as a session pins them.
+func (p *plan) uses() []control.SecretUse {
+	uses := make([]control.SecretUse, 0, len(p.metas))
+	for _, m := range p.metas {
+		uses = append(uses, control.SecretUse{
+			Name: m.Name, Version: m.Version, Expose: m.Expose, Placeholder: p.file.Secret[m.Name].Placeholder,
+		})
+	}
+	return uses
+}
+
+// warnings are what the person who starts the session should know.
+func (p *plan) warnings() []string {
+	var w []string
+	for _, m := range p.metas {
+		if m.Expose != control.ExposeNone {
+			w = append(w, m.Name+": visible inside the VM")
+		}
+		if m.Weak {
+			w = append(w, m.Name+": weak, too short for the guarantee")
+		}
+	}
+	return w
+}
+
+func (b *Broker) listSessions(*http.Request) ([]control.SessionInfo, error) {
+	infos := []control.SessionInfo{}
+	for _, s := range b.sessions("") {
+		infos = append(infos, s.info())
+	}
+	return infos, nil
+}
+
+func (b *Broker) showSession(r *http.Request) (control.SessionInfo, error) {
+	if s := b.get(r.PathValue("id")); s != nil {
+		return s.info(), nil
+	}
+	record, err := session.Load(b.store, r.PathValue("id"))
+	if err != nil {
+		return control.SessionInfo{}, noSession(r.PathValue("id"))
+	}
+	return record.Info(), nil
+}
+
+func noSession(id string) error {
+	return &control.Error{Code: control.CodeNotFound, Message: fmt.Sprintf("no session %q", id), Hint: "torno sessions list"}
+}
+
+// revokeSession ends a session for ever and cuts all that it has open.
+func (b *Broker) revokeSession(r *http.Request) (control.SessionInfo, error) {
+	return b.finish(r.PathValue("id"), "session_revoked", (*live).revoke)
+}
+
+// endSession ends a session whose workload has ended.
+func (b *Broker) endSession(r *http.Request) (control.SessionInfo, error) {
+	return b.finish(r.PathValue("id"), "session_ended", (*live).end)
+}
+
+func (b *Broker) finish(id, event string, how func(*live) error) (control.SessionInfo, error) {
+	s := b.get(id)
+	if s == nil {
+		return control.SessionInfo{}, noSession(id)
+	}
+	if err := how(s); err != nil {
+		return control.SessionInfo{}, err
+	}
+	b.record(&control.Meta{Agent: s.agent, Name: s.id}, event)
+	return s.info(), nil
+}
+
+// resume takes up the sessions that an earlier broker left. One that can't be is left on record and
+// named in the log: the others go on.
+func (b *Broker) resume() error {
+	records, err := session.All(b.store)
+	if err != nil {
+		return err
+	}
+	for _, record := range records {
+		if !record.Live() {
+			continue
+		}
+		p, err := b.resumePlan(record)
+		if err == nil {
+			_, err = b.start(record, p)
+		}
+		if err != nil {
+			b.log.Error("a session can't be resumed", "session", record.ID(), "agent", record.Agent(), "err", err)
+		}
+	}
+	return nil
+}
+
+// resumePlan is the plan that a recorded session began with: its own file and its own versions.
+func (b *Broker) resumePlan(record *session.Session) (*plan, error) {
+	file := record.Policy()
+	file.Secrets = nil
+	p := &plan{agent: record.Agent(), file: file}
+	for _, u := range record.Secrets() {
+		sealed, err := b.store.Secret(record.Agent(), u.Name, u.Version)
+		if err != nil {
+			return nil, fmt.Errorf("%s version %d: %w", u.Name, u.Version, err)
+		}
+		p.metas = append(p.metas, sealed.Meta)
+	}
+	return p, b.compile(p)
+}
+
+// record writes an operator's act to the audit.
+func (b *Broker) record(m *control.Meta, event string) {
+	if err := b.audit.Event(&audit.Record{Agent: m.Agent, Secret: m.Name, Version: m.Version, Event: event}); err != nil {
+		b.log.Error("recording an event", "event", event, "err", err)
+	}
+}

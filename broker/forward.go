@@ -1,0 +1,289 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"torno.internal/broker/internal/audit"
+	"torno.internal/broker/internal/credential"
+	"torno.internal/broker/internal/policy"
+	"torno.internal/broker/internal/upstream"
+	"torno.internal/protocol"
+)
+
+// An exchange is one request of the workload and its response. One goroutine owns it; a second one
+// carries the request's content upstream while the first brings the response back.
+type exchange struct {
+	s         *live
+	st        *stream
+	req       *protocol.Request
+	authority protocol.Authority
+	dialled   string // the address that the workload connected to, as the guest tells it
+	decision  policy.Decision
+	use       *credential.Use // nil: no secret is bound to this origin
+	id        audit.ID
+	outcome   audit.Outcome
+	started   time.Time
+}
+
+// fieldDialled is how the guest passes on the address that the workload connected to. It decides
+// nothing; the audit keeps it.
+const fieldDialled = "torno-dialled"
+
+// drainLimit is how much content of a refused request is read away so that the stream can be used
+// again; a guest with more to send has its stream closed.
+const drainLimit = 64 << 10 // bytes
+
+// earlyWait is how long a request may go on once its response has ended.
+const earlyWait = 2 * time.Second
+
+// exchange serves one exchange whose request head stands in st.req. It reports whether the stream can
+// carry another.
+func (s *live) exchange(ctx context.Context, st *stream) (reusable bool, err error) {
+	x := &exchange{s: s, st: st, req: &st.req, started: time.Now()}
+	s.stats.requests.Add(1)
+	if err := x.judge(); err != nil {
+		return x.refuse(err)
+	}
+	x.id, err = s.b.audit.Begin(x.record())
+	switch {
+	case errors.Is(err, audit.ErrBudget):
+		return x.refuse(protocol.Refuse(protocol.ReasonRateLimited, err))
+	case err != nil:
+		return x.refuse(protocol.Refuse(protocol.ReasonAuditUnavailable, err))
+	}
+	defer func() {
+		x.outcome.Duration = time.Since(x.started)
+		x.s.stats.count(&x.outcome)
+		if err := x.s.b.audit.End(x.id, &x.outcome); err != nil {
+			x.s.log.Error("recording an exchange's end", "err", err)
+		}
+	}()
+	if x.req.Method == "CONNECT" {
+		return x.tunnel(ctx)
+	}
+	return x.forward(ctx)
+}
+
+// judge identifies the authority, decides and selects the credential. Its error is a
+// *protocol.RefusedError.
+func (x *exchange) judge() error {
+	x.dialled = x.req.Fields.Get(fieldDialled)
+	x.req.Fields = x.req.Fields.DelFunc(func(f protocol.Field) bool { return strings.HasPrefix(f.Name, "torno-") })
+	connect := x.req.Method == "CONNECT"
+	scheme, path := x.req.Scheme, x.req.Path
+	switch {
+	case connect && x.req.Protocol != "":
+		return protocol.Refuse(protocol.ReasonUnsupported, fmt.Errorf("extended CONNECT for %q", x.req.Protocol))
+	case connect:
+		scheme, path = "", ""
+	case scheme != "https" && scheme != "http":
+		return protocol.Refuse(protocol.ReasonBadRequest, fmt.Errorf("scheme %q", scheme))
+	case x.req.Method == "TRACE":
+		return protocol.Refuse(protocol.ReasonUnsupported, errors.New("TRACE would echo the credential"))
+	}
+	var err error
+	x.authority, err = protocol.ParseAuthority(x.req.Authority, protocol.DefaultPort(scheme))
+	if err != nil {
+		return protocol.Refuse(protocol.ReasonBadAuthority, err)
+	}
+	if x.authority.Host == protocol.SelfTestAuthority {
+		return protocol.Refuse(protocol.ReasonSelfTest, nil)
+	}
+	x.decision = x.s.policy.Decide(x.req.Method, scheme, x.authority, path)
+	if err := x.verdict(connect); err != nil {
+		return err
+	}
+	if !connect {
+		x.use, err = x.s.secrets().Select(x.authority, scheme, x.req.Fields)
+	}
+	return err
+}
+
+// verdict turns the policy's decision into a refusal, or nil.
+func (x *exchange) verdict(connect bool) error {
+	switch d := x.decision; {
+	case d.Verdict == policy.Ask:
+		return protocol.Refuse(protocol.ReasonAskDenied, nil)
+	case d.Verdict == policy.Deny:
+		return protocol.Refuse(d.Reason, nil)
+	case connect != (d.Verdict == policy.Tunnel):
+		return protocol.Refuse(protocol.ReasonDenied, errors.New("tunnel rules are for CONNECT, and CONNECT for tunnel rules"))
+	}
+	return nil
+}
+
+// record is what the audit keeps of the request.
+func (x *exchange) record() *audit.Record {
+	r := &audit.Record{
+		Session: x.s.id, Agent: x.s.agent,
+		Method: x.req.Method, Scheme: x.req.Scheme, Authority: x.authority.String(), Path: x.req.Path,
+		Fields: x.req.Fields, Dialled: x.dialled,
+		Verdict: x.decision.Verdict.String(), List: x.decision.List, Rule: x.decision.Rule,
+	}
+	if x.authority.Host == "" {
+		r.Authority = x.req.Authority
+	}
+	if x.use != nil {
+		r.Secret, r.Version = x.use.Name, x.use.Version
+	}
+	return r
+}
+
+// refuse answers with err's reason and records it. It reports whether the stream can be used again.
+func (x *exchange) refuse(err error) (bool, error) {
+	reason := reasonOf(err)
+	x.s.stats.refused.Add(1)
+	x.s.log.Debug("exchange refused", "authority", x.req.Authority, "reason", reason.String(), "err", err)
+	if reason != protocol.ReasonSelfTest && reason != protocol.ReasonAuditUnavailable && reason != protocol.ReasonRateLimited {
+		r := x.record()
+		r.Reason = reason.String()
+		if err := x.s.b.audit.Event(r); err != nil && !errors.Is(err, audit.ErrBudget) {
+			x.s.log.Error("recording a refusal", "err", err)
+		}
+	}
+	x.s.stats.setLast(x.req.Method, x.req.Authority, reason.String())
+	if err := x.answer(reason); err != nil {
+		return false, err
+	}
+	return x.drain()
+}
+
+// answer writes the refusal for reason.
+func (x *exchange) answer(reason protocol.Reason) error {
+	resp, content := protocol.Refusal(reason)
+	if resp.Status == 503 || resp.Status == 429 {
+		resp.Fields = append(resp.Fields, protocol.Field{Name: "retry-after", Value: "1"})
+	}
+	if err := x.st.w.WriteResponse(&resp); err != nil {
+		return err
+	}
+	if x.req.Method != "HEAD" {
+		if _, err := x.st.w.Write(content); err != nil {
+			return err
+		}
+	}
+	return x.st.w.Close(nil)
+}
+
+// drain reads the request's content away, if it is short, and reports whether the stream can be used
+// again.
+func (x *exchange) drain() (bool, error) {
+	_ = x.st.conn.SetReadDeadline(time.Now().Add(earlyWait))
+	_, err := io.CopyN(io.Discard, x.st.r, drainLimit)
+	if !errors.Is(err, io.EOF) {
+		return false, nil
+	}
+	var trailer protocol.Fields
+	return x.st.r.ReadTrailer(&trailer) == nil, nil
+}
+
+// forward sends the request upstream and brings the response back.
+func (x *exchange) forward(ctx context.Context) (bool, error) {
+	key := upstream.PoolKey{Session: x.s.id, Scheme: x.req.Scheme, Authority: x.authority}
+	up, err := x.s.b.upstream.Open(ctx, key)
+	if err != nil {
+		if err := x.fail(err); err != nil {
+			return false, err
+		}
+		return x.drain()
+	}
+	defer up.Release(false) // nothing if finish has released it
+	x.outcome.Upstream = up.Remote().String()
+	if err := x.reauthorise(); err != nil {
+		return false, x.fail(err)
+	}
+	body, err := x.content()
+	if err != nil {
+		return false, err
+	}
+	if err := x.writeHead(up, body.length); err != nil {
+		return false, x.fail(err)
+	}
+	uploaded := make(chan error, 1)
+	upload := func() { uploaded <- x.upload(up, body) }
+	if body.whole {
+		upload()
+	} else {
+		go upload()
+	}
+	clean, err := x.download(up, body)
+	return x.finish(up, uploaded, clean, err)
+}
+
+// reauthorise selects the credential once more, now that the connection is there: a secret that was
+// revoked while it was dialled is not sent, and one that is revoked from here on cuts the connection.
+func (x *exchange) reauthorise() error {
+	if x.use == nil {
+		return nil
+	}
+	var err error
+	x.use, err = x.s.secrets().Select(x.authority, x.req.Scheme, x.req.Fields)
+	return err
+}
+
+// writeHead strips what the workload sent of the credential's own fields and sets ours.
+func (x *exchange) writeHead(up *upstream.Exchange, length int64) error {
+	if x.use == nil {
+		return up.WriteHead(x.req, nil, length)
+	}
+	x.req.Fields = x.use.StripFields(x.req.Fields)
+	fields, err := x.use.Fields()
+	if err != nil {
+		return protocol.Refuse(protocol.ReasonInternal, err)
+	}
+	defer func() {
+		for _, f := range fields {
+			f.Value.Wipe()
+		}
+	}()
+	return up.WriteHead(x.req, fields, length)
+}
+
+// finish joins the upload, decides whether both connections can be used again and settles the outcome.
+func (x *exchange) finish(up *upstream.Exchange, uploaded <-chan error, clean bool, err error) (bool, error) {
+	if err != nil || !clean {
+		up.Abort()
+		x.st.conn.Close()
+	}
+	var uploadErr error
+	early := time.NewTimer(earlyWait)
+	defer early.Stop()
+	select {
+	case uploadErr = <-uploaded:
+	case <-early.C: // the response is complete, the request is not: the guest should have aborted
+		x.st.conn.Close()
+		up.Abort()
+		<-uploaded
+		return false, err
+	}
+	if err != nil || !clean || uploadErr != nil {
+		x.outcome.Aborted = err != nil
+		return false, err
+	}
+	up.Release(true)
+	return true, nil
+}
+
+// fail answers an exchange that was begun and got no response.
+func (x *exchange) fail(err error) error {
+	reason := reasonOf(err)
+	x.outcome.Reason = reason.String()
+	x.outcome.Status = reason.Status()
+	x.s.log.Info("exchange failed", "authority", x.authority.String(), "reason", reason.String(), "err", err)
+	x.s.stats.setLast(x.req.Method, x.req.Authority, reason.String())
+	return x.answer(reason)
+}
+
+// reasonOf returns the reason that err carries; an error without one is our own fault.
+func reasonOf(err error) protocol.Reason {
+	var r *protocol.RefusedError
+	if errors.As(err, &r) {
+		return r.Reason
+	}
+	return protocol.ReasonInternal
+}

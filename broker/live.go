@@ -1,0 +1,244 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"torno.internal/broker/internal/audit"
+	"torno.internal/broker/internal/credential"
+	"torno.internal/broker/internal/policy"
+	"torno.internal/broker/internal/session"
+	"torno.internal/broker/internal/upstream"
+	"torno.internal/protocol"
+	"torno.internal/protocol/control"
+	"torno.internal/protocol/transport"
+)
+
+// A live session is one that this broker serves now: its socket, its compiled policy, its opened
+// secrets.
+type live struct {
+	b      *Broker
+	id     string
+	agent  string
+	record *session.Session
+	policy *policy.Policy
+	set    atomic.Pointer[credential.Set]
+	log    *slog.Logger
+	ln     net.Listener
+	events chan protocol.EventType // to the guest's event stream
+	stats  stats
+
+	ctx    context.Context // ends when the session is no longer served; it is the session's lifetime
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // streams
+}
+
+// stats are a session's counters.
+type stats struct {
+	requests, refused, up, down atomic.Uint64
+	forward, channel            atomic.Int64 // streams open now
+	last                        atomic.Pointer[string]
+}
+
+func (s *stats) count(o *audit.Outcome) {
+	s.up.Add(uint64(o.BytesUp))
+	s.down.Add(uint64(o.BytesDown))
+}
+
+func (s *stats) setLast(method, authority, outcome string) {
+	line := method + " " + authority + " " + outcome
+	s.last.Store(&line)
+}
+
+// secrets returns the credentials in use.
+func (s *live) secrets() *credential.Set { return s.set.Load() }
+
+// uses reports whether the session uses a secret.
+func (s *live) uses(name string) bool {
+	for _, u := range s.record.Secrets() {
+		if u.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// socketDir is where a session's socket stands: short, since a socket's path may be 107 bytes long.
+func (b *Broker) socketDir(id string) string {
+	return filepath.Join(b.cfg.RuntimeDir, id[len(id)-8:])
+}
+
+// start opens the session's secrets and its socket and makes it live.
+func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
+	set, err := p.set(func(m control.Meta) (credential.Secret, error) {
+		s, err := b.open(m)
+		s.Placeholder = record.Placeholder(m.Name)
+		return s, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	dir := b.socketDir(record.ID())
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	addr, err := transport.ParseAddr("unix://" + filepath.Join(dir, "b"))
+	if err != nil {
+		return nil, err
+	}
+	_ = os.Remove(filepath.Join(dir, "b")) // of an earlier broker; the state lock says that it is gone
+	ln, err := transport.Listen(addr, protocol.BrokerPort)
+	if err != nil {
+		return nil, err
+	}
+	if uid := record.PeerUID(); int(uid) != os.Geteuid() {
+		err = errors.Join(os.Chown(filepath.Join(dir, "b"), int(uid), -1), os.Chown(dir, int(uid), -1))
+	}
+	s := &live{
+		b: b, id: record.ID(), agent: record.Agent(), record: record, policy: p.policy, ln: ln,
+		log: b.log.With("session", record.ID(), "agent", record.Agent()), events: make(chan protocol.EventType, 4),
+	}
+	s.set.Store(set)
+	s.ctx, s.cancel = context.WithDeadline(context.Background(), record.Expires())
+	if err == nil {
+		err = b.allowPrivate(s)
+	}
+	if err == nil {
+		err = b.add(s)
+	}
+	if err != nil {
+		s.cancel()
+		return nil, errors.Join(err, ln.Close())
+	}
+	return s, nil
+}
+
+// allowPrivate exempts what the operator allows the session's agent from the address guard.
+func (b *Broker) allowPrivate(s *live) error {
+	prefixes, err := upstream.ParsePrefixes(b.cfg.Operator.Agents[s.agent].AllowPrivate)
+	if err != nil {
+		return fmt.Errorf("allow_private of agent %s: %w", s.agent, err)
+	}
+	b.upstream.AllowPrivate(s.id, prefixes)
+	return nil
+}
+
+// run accepts streams until the session is no longer served, and then closes all that is open.
+func (s *live) run() {
+	stop := context.AfterFunc(s.ctx, func() { s.ln.Close() })
+	defer stop()
+	var delay time.Duration
+	for {
+		nc, err := s.ln.Accept()
+		if s.ctx.Err() != nil {
+			break
+		}
+		if err != nil { // out of descriptors, say: others will be given back
+			delay = min(max(2*delay, 5*time.Millisecond), time.Second)
+			s.log.Error("accepting a stream", "err", err)
+			time.Sleep(delay)
+			continue
+		}
+		delay = 0
+		s.wg.Add(1)
+		go func() {
+			defer s.wg.Done()
+			s.handle(nc)
+		}()
+	}
+	s.b.upstream.CloseSession(s.id)
+	s.wg.Wait()
+	s.secrets().Wipe()
+	_ = os.RemoveAll(s.b.socketDir(s.id))
+}
+
+// handle serves one connection of the session's socket.
+func (s *live) handle(nc net.Conn) {
+	defer nc.Close()
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { nc.Close() })()
+	if uid, ok := transport.PeerUID(nc); ok && uid != s.record.PeerUID() {
+		s.log.Warn("peer of another user turned away", "uid", uid)
+		return
+	}
+	st, p, err := s.accept(nc)
+	if err != nil {
+		s.log.Info("stream refused", "kind", p.Kind.String(), "err", err)
+		return
+	}
+	defer s.leave(p.Kind)
+	if err := s.serve(ctx, st, p.Kind); err != nil && ctx.Err() == nil {
+		s.log.Debug("stream ended", "kind", p.Kind.String(), "err", err)
+	}
+}
+
+// revoke ends the session for ever, at once.
+func (s *live) revoke() error {
+	err := s.record.Revoke()
+	s.cancel()
+	return err
+}
+
+// end ends the session in the ordinary way: its workload has ended.
+func (s *live) end() error {
+	err := s.record.End()
+	s.cancel()
+	return err
+}
+
+// info is what the control API tells of the session.
+func (s *live) info() control.SessionInfo {
+	i := s.record.Info()
+	i.Requests, i.Refused = s.stats.requests.Load(), s.stats.refused.Load()
+	i.BytesUp, i.BytesDown = s.stats.up.Load(), s.stats.down.Load()
+	i.Streams = int(s.stats.forward.Load() + s.stats.channel.Load())
+	if last := s.stats.last.Load(); last != nil {
+		i.Last = *last
+	}
+	return i
+}
+
+// revokeSecret ends the use of one secret in this session, at once: what is open is cut, for any of it
+// may have been authorised by that secret.
+func (s *live) revokeSecret(name string) {
+	s.set.Store(s.secrets().Revoke(name))
+	s.b.upstream.CutSession(s.id)
+	s.notify(protocol.EventRevoke)
+}
+
+// notify tells the guest, if it listens; an event that nobody takes is dropped.
+func (s *live) notify(e protocol.EventType) {
+	select {
+	case s.events <- e:
+	default:
+	}
+}
+
+// env is what the workload's environment gets: the exposed values and the placeholders.
+func (s *live) env() ([]string, error) {
+	var env []string
+	for _, u := range s.record.Secrets() {
+		if p := s.record.Placeholder(u.Name); p != "" {
+			env = append(env, u.Name+"="+p)
+		}
+		if u.Expose != control.ExposeEnv {
+			continue
+		}
+		sec, err := s.b.open(control.Meta{Agent: s.agent, Name: u.Name, Version: u.Version})
+		if err != nil {
+			return nil, err
+		}
+		_ = sec.Value.Use(func(b []byte) error { env = append(env, u.Name+"="+string(b)); return nil })
+		sec.Value.Wipe()
+	}
+	return env, nil
+}

@@ -1,0 +1,193 @@
+package broker
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+
+	"torno.internal/broker/internal/credential"
+	"torno.internal/broker/internal/policy"
+	"torno.internal/protocol"
+	"torno.internal/protocol/control"
+)
+
+// A plan is what a session of an agent would be: which secrets, in which versions, under which policy.
+// Making one opens no secret.
+type plan struct {
+	agent  string
+	file   control.AgentPolicy
+	metas  []control.Meta // the secrets in use, by name
+	policy *policy.Policy
+}
+
+// plan returns the plan for agent under file. Without a file all of the agent's secrets are in use and
+// everything but their audiences is denied.
+func (b *Broker) plan(agent string, file *control.AgentPolicy) (*plan, error) {
+	if !control.ValidAgent(agent) {
+		return nil, &control.Error{Code: control.CodeInvalid, Message: fmt.Sprintf("%q is not an agent's name", agent),
+			Hint: "lower-case letters, digits and hyphens, at most 63, not beginning with a hyphen"}
+	}
+	p := &plan{agent: agent}
+	metas, err := b.store.Secrets(agent)
+	if err != nil {
+		return nil, err
+	}
+	if file == nil {
+		p.file, p.metas = control.AgentPolicy{Name: agent}, metas
+	} else {
+		p.file = *file
+		if p.metas, err = declared(agent, file.Secrets, metas); err != nil {
+			return nil, err
+		}
+	}
+	if p.file.Name != agent {
+		return nil, &control.Error{Code: control.CodeInvalid, Message: fmt.Sprintf("the agent file is of agent %q, not %q", p.file.Name, agent),
+			Hint: "name in torno.toml must equal --agent"}
+	}
+	if err := policy.CheckAssertions(p.file, p.metas); err != nil {
+		return nil, &control.Error{Code: control.CodeInvalid, Message: err.Error(), Hint: "the agent file may only narrow what was set with the secret"}
+	}
+	for i, m := range p.metas {
+		if a, ok := p.file.Secret[m.Name]; ok {
+			p.metas[i] = policy.Narrow(a, m)
+		}
+	}
+	return p, b.compile(p)
+}
+
+// compile compiles the plan's rules under the operator's ceiling.
+func (b *Broker) compile(p *plan) error {
+	origins, err := audiences(p.metas)
+	if err != nil {
+		return err
+	}
+	var ceiling *control.Ceiling
+	if c, ok := b.cfg.Operator.Agents[p.agent]; ok {
+		ceiling = &c
+	}
+	if p.policy, err = policy.Compile(p.file, ceiling, origins); err != nil {
+		return &control.Error{Code: control.CodeInvalid, Message: err.Error(), Hint: "docs/rules.md has the grammar of rules"}
+	}
+	return nil
+}
+
+// declared returns the metas of the names that an agent file declares; a missing one is an error that
+// says how to set it.
+func declared(agent string, names []string, metas []control.Meta) ([]control.Meta, error) {
+	byName := make(map[string]control.Meta, len(metas))
+	for _, m := range metas {
+		byName[m.Name] = m
+	}
+	var used []control.Meta
+	var missing []string
+	for _, n := range names {
+		m, ok := byName[n]
+		if !ok {
+			missing = append(missing, n)
+			continue
+		}
+		used = append(used, m)
+	}
+	if len(missing) > 0 {
+		return nil, &control.Error{
+			Code:    control.CodeMissingSecret,
+			Message: fmt.Sprintf("agent %q declares secrets that are not set: %s", agent, strings.Join(missing, ", ")),
+			Hint:    fmt.Sprintf("torno secrets set %s %s", agent, strings.Join(missing, " ")),
+		}
+	}
+	return used, nil
+}
+
+func audiences(metas []control.Meta) ([]policy.Origin, error) {
+	var origins []policy.Origin
+	for _, m := range metas {
+		for _, a := range m.Audience {
+			o, err := policy.ParseOrigin(a)
+			if err != nil {
+				return nil, fmt.Errorf("audience of %s: %w", m.Name, err)
+			}
+			origins = append(origins, o)
+		}
+	}
+	return origins, nil
+}
+
+// check explains the decision on one request.
+func (p *plan) check(req control.PolicyCheck) (control.PolicyVerdict, error) {
+	u, err := url.Parse(req.URL)
+	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+		return control.PolicyVerdict{}, &control.Error{Code: control.CodeInvalid,
+			Message: fmt.Sprintf("%q is not an absolute http or https URL", req.URL), Hint: "torno policy check AGENT GET https://example.org/path"}
+	}
+	a, err := protocol.ParseAuthority(u.Host, protocol.DefaultPort(u.Scheme))
+	if err != nil {
+		return control.PolicyVerdict{}, &control.Error{Code: control.CodeInvalid, Message: err.Error()}
+	}
+	scheme, path := u.Scheme, rawPath(req.URL)
+	method := strings.ToUpper(req.Method)
+	if method == "CONNECT" {
+		scheme, path = "", ""
+	}
+	d := p.policy.Decide(method, scheme, a, path)
+	v := control.PolicyVerdict{Verdict: d.Verdict.String(), List: d.List, Rule: d.Rule, Authority: a.String(), Path: path}
+	if d.Reason != protocol.ReasonNone {
+		v.Reason = d.Reason.String()
+	}
+	if d.Verdict != policy.Allow {
+		return v, nil
+	}
+	set, err := p.set(nil)
+	if err != nil {
+		return v, err
+	}
+	use, err := set.Select(a, scheme, nil)
+	if err != nil {
+		v.Verdict, v.Reason = policy.Deny.String(), reasonOf(err).String()
+	} else if use != nil {
+		v.Secret, v.Version = use.Name, use.Version
+	}
+	return v, nil
+}
+
+// rawPath returns the path of an absolute URL as written: what would be sent, not what a parser makes
+// of it.
+func rawPath(url string) string {
+	_, rest, _ := strings.Cut(url, "://")
+	i := strings.IndexAny(rest, "/?#")
+	if i < 0 || rest[i] != '/' {
+		return "/"
+	}
+	path, _, _ := strings.Cut(rest[i:], "#")
+	path, _, _ = strings.Cut(path, "?")
+	return path
+}
+
+// set returns the credentials of the plan. open returns the value and the placeholder of one secret;
+// nil makes a set that can select and not apply.
+func (p *plan) set(open func(control.Meta) (credential.Secret, error)) (*credential.Set, error) {
+	secrets := make([]credential.Secret, 0, len(p.metas))
+	for _, m := range p.metas {
+		s := credential.Secret{Meta: m}
+		if open != nil {
+			var err error
+			if s, err = open(m); err != nil {
+				return nil, err
+			}
+		}
+		secrets = append(secrets, s)
+	}
+	return credential.NewSet(secrets)
+}
+
+// open opens one version of a secret. m is as the plan narrowed it; the value is bound to it as sealed.
+func (b *Broker) open(m control.Meta) (credential.Secret, error) {
+	sealed, err := b.store.Secret(m.Agent, m.Name, m.Version)
+	if err != nil {
+		return credential.Secret{}, fmt.Errorf("%s version %d: %w", m.Name, m.Version, err)
+	}
+	value, err := b.store.Key().Open(sealed.Sealed, control.AssociatedData(sealed.Meta, sealed.KeyID))
+	if err != nil {
+		return credential.Secret{}, fmt.Errorf("opening %s of agent %s: %w", m.Name, m.Agent, err)
+	}
+	return credential.Secret{Meta: m, Value: value}, nil
+}

@@ -1,0 +1,137 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync"
+	"time"
+
+	"torno.internal/broker/internal/upstream"
+	"torno.internal/protocol"
+)
+
+// download brings the response back: interim ones, the final head, content as it arrives, trailers.
+// clean means that the response ended as it should and was passed on whole.
+func (x *exchange) download(up *upstream.Exchange, b body) (clean bool, err error) {
+	var resp protocol.Response
+	if err := x.readHead(up, b, &resp); err != nil {
+		return false, x.fail(err)
+	}
+	x.outcome.Status = resp.Status
+	x.s.stats.setLast(x.req.Method, x.authority.String(), strconv.Itoa(resp.Status))
+	if err := x.st.w.WriteResponse(&resp); err != nil {
+		return false, err
+	}
+	if up.Buffered() == 0 { // the content may be long in coming
+		if err := x.st.w.Flush(); err != nil {
+			return false, err
+		}
+	}
+	left := int64(-1) // content still to come, where the response says so
+	if n, err := strconv.ParseInt(resp.Fields.Get("content-length"), 10, 64); err == nil {
+		left = n
+	}
+	n, err := copyContent(x.st.w, up, func(total int64) error {
+		if total == left {
+			return nil // the end goes out together with the last piece
+		}
+		return x.st.w.Flush()
+	})
+	x.outcome.BytesDown = n
+	if err != nil {
+		return false, err
+	}
+	return true, x.st.w.Close(up.Trailer())
+}
+
+// readHead reads up to the final response head. Interim responses are passed on; to a client that
+// waits for 100 (Continue) the broker says it itself when the upstream stays silent for
+// ContinueTimeout.
+func (x *exchange) readHead(up *upstream.Exchange, b body, resp *protocol.Response) error {
+	var mu sync.Mutex // guards the writer, until stop has returned
+	continued := false
+	interim := func(r *protocol.Response) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if r.Status == 100 {
+			if continued || !b.expect {
+				return nil
+			}
+			continued = true
+		}
+		if err := x.st.w.WriteResponse(r); err != nil {
+			return err
+		}
+		return x.st.w.Flush()
+	}
+	if b.expect && !b.whole {
+		var done sync.WaitGroup
+		done.Add(1)
+		timer := time.AfterFunc(protocol.ContinueTimeout, func() {
+			defer done.Done()
+			_ = interim(&protocol.Response{Status: 100})
+		})
+		defer func() {
+			if timer.Stop() {
+				done.Done()
+			}
+			done.Wait()
+		}()
+	}
+	for {
+		if err := up.ReadResponse(resp); err != nil {
+			return err
+		}
+		if !resp.Interim() {
+			return nil
+		}
+		if err := interim(resp); err != nil {
+			return err
+		}
+	}
+}
+
+// tunnel carries bytes both ways between the workload and an authority that a tunnel rule names. The
+// end of content in one direction is the half-close of that direction.
+func (x *exchange) tunnel(ctx context.Context) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, protocol.TunnelTimeout)
+	defer cancel()
+	conn, err := x.s.b.upstream.Tunnel(ctx, upstream.PoolKey{Session: x.s.id, Authority: x.authority})
+	if err != nil {
+		return false, x.fail(err)
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	defer conn.Close()
+	x.outcome.Status = 200
+	x.outcome.Upstream = conn.RemoteAddr().String()
+	if err := x.st.w.WriteResponse(&protocol.Response{Status: 200}); err != nil {
+		return false, err
+	}
+	if err := x.st.w.Flush(); err != nil {
+		return false, err
+	}
+	uploaded := make(chan error, 1)
+	go func() {
+		n, err := copyContent(conn, x.st.r, func(int64) error { return nil })
+		x.outcome.BytesUp = n
+		if hc, ok := conn.(interface{ CloseWrite() error }); ok && err == nil {
+			err = hc.CloseWrite()
+		} else {
+			conn.Close()
+		}
+		uploaded <- err
+	}()
+	n, err := copyContent(x.st.w, conn, func(int64) error { return x.st.w.Flush() })
+	x.outcome.BytesDown = n
+	if err == nil {
+		err = x.st.w.Close(nil)
+	}
+	if err != nil {
+		x.outcome.Aborted = true
+		x.st.conn.Close()
+	}
+	uploadErr := <-uploaded
+	return false, errors.Join(err, uploadErr)
+}
