@@ -26,6 +26,9 @@ func redirect(port uint16) error {
 	defer n.Close()
 	batch := []message{
 		{unix.NFNL_MSG_BATCH_BEGIN, 0, nfgen(unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES), "batch"},
+		// Made first, so that there is one to delete: what an earlier guest left here goes.
+		{nftType(unix.NFT_MSG_NEWTABLE), unix.NLM_F_ACK | unix.NLM_F_CREATE, nftTableBody(), "nf_tables table"},
+		{nftType(unix.NFT_MSG_DELTABLE), unix.NLM_F_ACK, nftTableBody(), "nf_tables table left over"},
 		{nftType(unix.NFT_MSG_NEWTABLE), unix.NLM_F_ACK | unix.NLM_F_CREATE, nftTableBody(), "nf_tables table"},
 		{nftType(unix.NFT_MSG_NEWCHAIN), unix.NLM_F_ACK | unix.NLM_F_CREATE, nftChainBody(), "nf_tables nat chain"},
 	}
