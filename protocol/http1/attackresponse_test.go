@@ -119,6 +119,27 @@ func TestAttackSmugglingResponse(t *testing.T) {
 	}
 }
 
+// TestErrorsQuoteNothing sends a credential in every wrong place: what is logged must not hold it.
+func TestErrorsQuoteNothing(t *testing.T) {
+	const key = "sk-live-0123"
+	for _, wire := range []string{
+		key + " 200 OK\r\n\r\n", "HTTP/1.1 " + key + "\r\n\r\n", "HTTP/1.1 200 OK\r\n" + key + "\r\n\r\n",
+		"HTTP/1.1 200 OK\r\n " + key + ": x\r\n\r\n", "HTTP/1.1 200 OK\r\na: " + key + "\x00\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: " + key + "\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: " + key + "\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + key + "\r\n",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + key + "\r\n\r\n",
+	} {
+		r := NewReader(strings.NewReader(wire))
+		err := r.ReadResponse(new(ResponseHead), "GET")
+		if err == nil {
+			_, err = io.Copy(io.Discard, r)
+		}
+		if err == nil || strings.Contains(err.Error(), "sk-") {
+			t.Errorf("%q: %v", wire, err)
+		}
+	}
+}
+
 // TestCut cuts messages at every byte: nothing but their whole may end cleanly.
 func TestCut(t *testing.T) {
 	for _, wire := range []string{

@@ -2,6 +2,7 @@ package http1
 
 import (
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -70,6 +71,26 @@ func TestAllocs(t *testing.T) {
 		must(t, w.Close(nil))
 	}); n > 1 {
 		t.Errorf("writing a request takes %v allocations", n)
+	}
+}
+
+// TestMemoryFollowsArrival announces large things and sends none of them.
+func TestMemoryFollowsArrival(t *testing.T) {
+	for _, wire := range []string{
+		post("Content-Length: 999999999999999999\r\n", "x"),
+		post("Transfer-Encoding: chunked\r\n", "fffffffffffffff\r\nx"),
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		r := NewReader(strings.NewReader(wire))
+		must(t, r.ReadRequest(new(RequestHead)))
+		if _, err := io.Copy(io.Discard, r); err != io.ErrUnexpectedEOF {
+			t.Errorf("%q: %v", wire, err)
+		}
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; n > 64<<10 {
+			t.Errorf("%q: %d bytes allocated", wire, n)
+		}
 	}
 }
 

@@ -192,7 +192,7 @@ func (r *Reader) chunkFraming(b []byte) (int, error) {
 func parseChunkSize(line []byte) (int64, error) {
 	digits, ok := bytes.CutSuffix(line, []byte("\r\n"))
 	if !ok || len(digits) == 0 {
-		return 0, bad("chunk size line %q", line)
+		return 0, bad("chunk size line does not end in CRLF or is empty")
 	}
 	var n int64
 	for _, c := range digits {
@@ -204,7 +204,7 @@ func parseChunkSize(line []byte) (int64, error) {
 		case 'A' <= c && c <= 'F':
 			c -= 'A' - 10
 		default:
-			return 0, bad("chunk size line %q", line)
+			return 0, bad("byte %#02x in a chunk size", c)
 		}
 		n = n<<4 | int64(c)
 	}

@@ -30,11 +30,11 @@ func ContentLength(f protocol.Fields) (n int64, ok bool, err error) {
 
 func parseLength(s string) (int64, error) {
 	if s == "" || len(s) > maxLengthDigits {
-		return 0, bad("Content-Length %.24q", s)
+		return 0, bad("Content-Length of %d bytes is not a number in digits", len(s))
 	}
 	for i := range len(s) {
 		if !isDigit(s[i]) {
-			return 0, bad("Content-Length %.24q", s)
+			return 0, bad("Content-Length of %d bytes is not a number in digits", len(s))
 		}
 	}
 	return strconv.ParseInt(s, 10, 64)
@@ -68,7 +68,7 @@ func (h *RequestHead) parseFraming() error {
 	case hasCoding && h.Proto == "HTTP/1.0":
 		return bad("Transfer-Encoding on HTTP/1.0")
 	case hasCoding && coding != "chunked": // other cases of the word too: no client sends them
-		return badStatus(501, "Transfer-Encoding %.32q", coding)
+		return badStatus(501, "Transfer-Encoding other than chunked")
 	case h.Method == "CONNECT" && (hasCoding || length > 0):
 		return bad("CONNECT with content")
 	}
@@ -89,7 +89,7 @@ func (h *RequestHead) parseExpect() error {
 		return nil // RFC 9110 §10.1.1: a server ignores it on HTTP/1.0
 	}
 	if !strings.EqualFold(expect, "100-continue") || h.Fields.Count("expect") > 1 {
-		return badStatus(417, "Expect %.32q", expect)
+		return badStatus(417, "Expect other than one 100-continue")
 	}
 	h.ExpectContinue = h.Chunked || h.ContentLength > 0
 	return nil

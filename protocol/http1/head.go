@@ -77,7 +77,7 @@ func (s *scan) checkSize(n int) error {
 func lowerName(line []byte) error {
 	colon := bytes.IndexByte(line, ':')
 	if colon < 0 || colon > protocol.MaxFieldName {
-		return bad("field line %.32q has no colon after its name", line[:min(len(line), 32)])
+		return bad("field line has no colon within %d bytes", protocol.MaxFieldName)
 	}
 	if colon == 0 {
 		return bad("empty field name")
@@ -85,7 +85,7 @@ func lowerName(line []byte) error {
 	for i, c := range line[:colon] {
 		l := lowerTokenChar[c]
 		if l == 0 {
-			return bad("field name %q", line[:colon])
+			return bad("byte %#02x in a field name", c)
 		}
 		line[i] = l
 	}

@@ -16,7 +16,8 @@ import (
 )
 
 // An Error means that the peer's bytes are not a message that this package accepts. The connection is
-// of no further use. Detail is for logs; it holds no field value.
+// of no further use. Detail is for logs; what a peer sent in the wrong place may be a credential, so it
+// quotes nothing that is malformed.
 type Error struct {
 	Status int             // what a server answers: 400, 414, 417, 431, 501, 505; 502 for a response
 	Reason protocol.Reason // what the exchange is refused with

@@ -102,7 +102,7 @@ func (h *RequestHead) parseLine(line string) error {
 	target, proto, ok2 := strings.Cut(rest, " ")
 	switch {
 	case !protocol.IsToken(method):
-		return bad("method %.32q", method)
+		return bad("method is not a token")
 	case !ok || !ok2:
 		return bad("request line has no version")
 	case len(method) > protocol.MaxMethod:
@@ -125,7 +125,7 @@ func checkProto(s string) error {
 	if len(s) == len("HTTP/x.y") && s[:5] == "HTTP/" && isDigit(s[5]) && s[6] == '.' && isDigit(s[7]) {
 		return badStatus(505, "version %s", s)
 	}
-	return bad("version %.16q", s)
+	return bad("no version HTTP/x.y")
 }
 
 // splitTarget tells the four forms of RFC 9112 §3.2 apart.

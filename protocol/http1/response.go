@@ -76,11 +76,11 @@ func (h *ResponseHead) parseLine(line string) error {
 		return err
 	}
 	if len(rest) < 3 || len(rest) > 3 && rest[3] != ' ' {
-		return bad("status line %.32q", line)
+		return bad("status line without a code of three digits")
 	}
 	for _, c := range []byte(rest[:3]) {
 		if !isDigit(c) {
-			return bad("status %q", rest[:3])
+			return bad("byte %#02x in the status", c)
 		}
 		h.Status = h.Status*10 + int(c-'0')
 	}
@@ -109,7 +109,7 @@ func (h *ResponseHead) parseFraming(method string) error {
 	case hasCoding && h.Proto == "HTTP/1.0":
 		return bad("Transfer-Encoding on HTTP/1.0")
 	case hasCoding && !strings.EqualFold(coding, "chunked"):
-		return bad("Transfer-Encoding %.32q", coding)
+		return bad("Transfer-Encoding other than chunked")
 	}
 	h.KeepAlive = h.Proto == "HTTP/1.1" && !hasOption(h.Fields, "close")
 	switch {
