@@ -89,10 +89,10 @@ type Listener struct {
 // Listen sets the capture up in the own network namespace and returns its listener. Where the method
 // does not work the error is a *HintError.
 func Listen(ctx context.Context, plan Plan, method Method, log *slog.Logger) (*Listener, error) {
-	if err := addRoutes(plan); err != nil {
+	if err := setSysctls(); err != nil {
 		return nil, err
 	}
-	if err := silencePing(); err != nil {
+	if err := addRoutes(plan); err != nil {
 		return nil, err
 	}
 	network, address := "tcp", "[::]:0"

@@ -90,18 +90,22 @@ func append32(b []byte, values ...uint32) []byte {
 	return b
 }
 
-// quietSysctls are the network namespace's own switches. The kernel would answer ping for every
-// address that leads to lo, and agents would conclude that the network is up.
-var quietSysctls = []struct{ path, value string }{
+// sysctls are switches of the network namespace itself; a missing one is not needed.
+var sysctls = []struct{ path, value string }{
+	{"/proc/sys/net/ipv6/conf/lo/disable_ipv6", "0"},
+	// Port 53 is the names responder's, and no user's without privilege.
+	{"/proc/sys/net/ipv4/ip_unprivileged_port_start", "1024"},
+	// The kernel would answer ping for addresses that lead to lo, and agents would conclude that the
+	// network is up.
 	{"/proc/sys/net/ipv4/icmp_echo_ignore_all", "1"},
 	{"/proc/sys/net/ipv6/icmp/echo_ignore_all", "1"},
 }
 
-func silencePing() error {
-	for _, s := range quietSysctls {
+func setSysctls() error {
+	for _, s := range sysctls {
 		err := os.WriteFile(s.path, []byte(s.value), 0)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("silencing ping: %w", err)
+			return err
 		}
 	}
 	return nil
