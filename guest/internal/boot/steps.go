@@ -1,0 +1,259 @@
+package boot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"torno.internal/guest/internal/capture"
+	"torno.internal/guest/internal/names"
+	"torno.internal/guest/internal/rootfs"
+	"torno.internal/guest/internal/trust"
+	"torno.internal/protocol"
+)
+
+// A need is what a step changes beyond the guest's own namespaces, and so what it must own.
+type need uint8
+
+const (
+	needsNothing   need = iota // only the guest's own namespaces
+	needsInitial               // the machine's first namespaces; all that can be proved before hello
+	needsOwnKernel             // the kernel as a whole: clock, sysctls, modules
+)
+
+func (n need) String() string {
+	return [...]string{"nothing", "the machine's first namespaces", "a kernel of its own"}[n]
+}
+
+// A step is one row of the boot table.
+type step struct {
+	name  string
+	needs need
+	run   func(*guest, context.Context) error
+}
+
+// steps is the order of booting. Nothing of the workload's runs before the last one has succeeded.
+var steps = []step{
+	{"mounts", needsInitial, (*guest).mount},
+	{"process 1", needsNothing, (*guest).hide},
+	{"lo", needsNothing, func(*guest, context.Context) error { return capture.Up() }},
+	{"hello", needsNothing, (*guest).sayHello},
+	{"clock", needsOwnKernel, (*guest).setClock},
+	{"sysctls", needsOwnKernel, (*guest).setSysctls},
+	{"trust", needsNothing, (*guest).installTrust},
+	{"capture", needsNothing, (*guest).startCapture},
+	{"names", needsNothing, (*guest).startNames},
+	{"user", needsNothing, (*guest).makeUser},
+	{"front", needsNothing, (*guest).startFront},
+	{"self-test", needsNothing, (*guest).selfTest},
+}
+
+// Inode numbers of the initial namespaces (PROC_USER_INIT_INO and PROC_PID_INIT_INO of proc_ns.h): the
+// same on every Linux, and of no namespace made later.
+const (
+	initialUserNS = 0xEFFFFFFD
+	initialPIDNS  = 0xEFFFFFFC
+)
+
+// inInitialNamespaces reports whether the guest runs in the machine's first user and PID namespaces,
+// where a container never is.
+func inInitialNamespaces() bool {
+	return inode("/proc/self/ns/user") == initialUserNS && inode("/proc/self/ns/pid") == initialPIDNS && os.Getpid() == 1
+}
+
+func inode(path string) uint64 {
+	var stat unix.Stat_t
+	if unix.Stat(path, &stat) != nil {
+		return 0
+	}
+	return stat.Ino
+}
+
+// ownsKernel reports whether the kernel is the guest's alone: proved by the namespaces, and said by the
+// host. One of the two is not enough, for a clock that is set wrongly is the host's.
+func (g *guest) ownsKernel() bool {
+	return g.initial && g.hello != nil && g.hello.Isolation == protocol.IsolationMicroVM
+}
+
+func (g *guest) has(n need) bool {
+	switch n {
+	case needsInitial:
+		return g.initial
+	case needsOwnKernel:
+		return g.ownsKernel()
+	}
+	return true
+}
+
+// mounts are what a machine of its own lacks at first. In namespaces the host has made them.
+var mounts = []struct {
+	source, target, fstype string
+	flags                  uintptr
+	data                   string
+}{
+	{"proc", "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+	{"sysfs", "/sys", "sysfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_RDONLY, ""},
+	{"devtmpfs", "/dev", "devtmpfs", unix.MS_NOSUID | unix.MS_NOEXEC, "mode=0755"},
+	{"devpts", "/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620"},
+	{"tmpfs", "/dev/shm", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
+	{"tmpfs", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755"},
+	{"tmpfs", "/tmp", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
+}
+
+func (g *guest) mount(context.Context) error {
+	for _, m := range mounts {
+		if err := os.MkdirAll(m.target, 0o755); err != nil {
+			return err
+		}
+		if err := unix.Mount(m.source, m.target, m.fstype, m.flags, m.data); err != nil && !errors.Is(err, unix.EBUSY) {
+			return fmt.Errorf("%s: %w", m.target, err)
+		}
+		g.Log.Debug("boot: mounted", "target", m.target)
+	}
+	return nil
+}
+
+// hide keeps the guest's memory, descriptors and very existence from the workload's user.
+func (g *guest) hide(context.Context) error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("not dumpable: %w", err)
+	}
+	unix.Umask(0o022)
+	if os.Getpid() != 1 {
+		g.Log.Debug("boot: skipped", "step", "hidepid", "needs", "a PID namespace of its own")
+		return nil
+	}
+	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	err := unix.Mount("", "/proc", "", unix.MS_REMOUNT|flags, "hidepid=2")
+	if err != nil {
+		err = unix.Mount("proc", "/proc", "proc", flags, "hidepid=2")
+	}
+	if err != nil { // what is not dumpable cannot be read all the same
+		g.Log.Warn("processes of other users stay visible in /proc", "error", err)
+	}
+	return nil
+}
+
+// setClock takes the host's time. The round trip's error is milliseconds; certificates are back-dated.
+func (g *guest) setClock(context.Context) error { return settime(g.hello.Time) }
+
+func settime(t time.Time) error {
+	now := unix.NsecToTimespec(t.UnixNano())
+	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &now); err != nil {
+		return fmt.Errorf("setting the clock to %v: %w", t.Format(time.RFC3339), err)
+	}
+	return nil
+}
+
+// correctClock takes the host's time again, where the clock is the guest's own and off by more than the
+// way here can explain.
+func (g *guest) correctClock(t time.Time) {
+	const tolerance = 100 * time.Millisecond
+	if off := time.Until(t).Abs(); !g.ownsKernel() || off < tolerance {
+		return
+	}
+	if err := settime(t); err != nil {
+		g.Log.Error("clock", "error", err)
+	}
+}
+
+// sysctls close what a workload could do to the kernel, which is the guest's own. Each holds until
+// reboot for everybody, so a shared kernel never sees them. The last one stands last.
+var sysctls = []struct{ path, value string }{
+	{"kernel/core_pattern", ""},
+	{"kernel/modprobe", ""}, // both name programs that the kernel would run as root
+	{"kernel/usermodehelper/bset", "0 0"},
+	{"kernel/usermodehelper/inheritable", "0 0"},
+	{"kernel/kptr_restrict", "2"},
+	{"kernel/dmesg_restrict", "1"},
+	{"kernel/perf_event_paranoid", "3"},
+	{"kernel/yama/ptrace_scope", "2"},
+	{"kernel/kexec_load_disabled", "1"},
+	{"kernel/unprivileged_bpf_disabled", "1"},
+	{"kernel/modules_disabled", "1"},
+}
+
+func (g *guest) setSysctls(context.Context) error {
+	for _, s := range sysctls {
+		err := os.WriteFile("/proc/sys/"+s.path, []byte(s.value+"\n"), 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			g.Log.Debug("boot: skipped, not in this kernel", "sysctl", s.path)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *guest) installTrust(context.Context) error {
+	var err error
+	g.trust, err = trust.Install([]byte(g.hello.CA), g.Log)
+	return err
+}
+
+func (g *guest) startCapture(context.Context) error {
+	var err error
+	if g.plan, err = capture.NewPlan(g.hello.Capture); err != nil {
+		return err
+	}
+	method := capture.Redirect
+	if g.ownsKernel() {
+		method = capture.Lookup
+	}
+	g.caught, err = capture.Listen(g.background, g.plan, method, g.Log)
+	return err
+}
+
+// hostname is the machine's name inside. It has no dot, so that it makes no search domain.
+const hostname = "torno"
+
+func (g *guest) startNames(context.Context) error {
+	var err error
+	if g.table, err = names.New(g.plan.Names4, g.plan.Names6); err != nil {
+		return err
+	}
+	server, err := names.Listen(g.background, g.table, g.plan.Addr6.IsValid(), g.Log)
+	if err != nil {
+		return err
+	}
+	g.serve("names", server.Serve)
+	if err := unix.Sethostname([]byte(hostname)); err != nil {
+		g.Log.Warn("hostname", "error", err)
+	}
+	hosts := "127.0.0.1\tlocalhost\n127.0.1.1\t" + hostname + "\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+	return errors.Join(
+		rootfs.WriteFile("/etc/resolv.conf", []byte("nameserver "+g.plan.Addr4.String()+"\n")),
+		rootfs.WriteFile("/etc/hosts", []byte(hosts)),
+		rootfs.WriteFile("/etc/hostname", []byte(hostname+"\n")),
+	)
+}
+
+// listenProxy opens the explicit proxy's port: the plan's if it is free, else any.
+func (g *guest) listenProxy(ctx context.Context) (net.Listener, error) {
+	var config net.ListenConfig
+	l, err := config.Listen(ctx, "tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(g.plan.ProxyPort))))
+	if err != nil {
+		l, err = config.Listen(ctx, "tcp4", "127.0.0.1:0")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("explicit proxy: %w", err)
+	}
+	g.proxy = "http://" + l.Addr().String()
+	return l, nil
+}
+
+// powerOff ends the machine. QEMU, told not to reboot, ends on a restart.
+func powerOff(log interface{ Error(string, ...any) }) {
+	unix.Sync()
+	err := unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
+	log.Error("power off", "error", err)
+}

@@ -1,0 +1,100 @@
+package front
+
+import (
+	"fmt"
+	"strings"
+
+	"torno.internal/protocol"
+	"torno.internal/protocol/http1"
+)
+
+// authority returns the one authority that a request is for. What TLS or CONNECT named, the target's
+// absolute form, the Host field and the dialled port must all agree (RFC 9110 §7.4); its error is a
+// *protocol.RefusedError.
+func (c *conn) authority(head *http1.RequestHead) (protocol.Authority, error) {
+	var none protocol.Authority
+	if head.Scheme != "" && head.Scheme != c.scheme && !(c.proxy && head.Scheme == "http") {
+		return none, protocol.Refuse(protocol.ReasonBadRequest, fmt.Errorf("scheme %q on a connection for %s", head.Scheme, c.scheme))
+	}
+	port := c.port
+	if port == 0 {
+		port = protocol.DefaultPort(c.scheme)
+	}
+	a, err := protocol.ParseAuthority(head.Host, port)
+	if err != nil {
+		return none, protocol.Refuse(protocol.ReasonBadAuthority, err)
+	}
+	if head.Authority != "" {
+		target, err := protocol.ParseAuthority(head.Authority, port)
+		if err != nil {
+			return none, protocol.Refuse(protocol.ReasonBadAuthority, err)
+		}
+		if target != a {
+			return none, protocol.Refuse(protocol.ReasonMisdirected, fmt.Errorf("target for %v, Host for %v", target, a))
+		}
+	} else if c.proxy {
+		return none, protocol.Refuse(protocol.ReasonBadRequest, fmt.Errorf("a proxy needs the absolute form, not %q", head.Target))
+	}
+	switch {
+	case c.name != "" && a.Host != c.name:
+		return none, protocol.Refuse(protocol.ReasonMisdirected, fmt.Errorf("connection for %q, request for %v", c.name, a))
+	case c.port != 0 && a.Port != c.port:
+		return none, protocol.Refuse(protocol.ReasonMisdirected, fmt.Errorf("connection to port %d, request for %v", c.port, a))
+	}
+	return a, nil
+}
+
+// unnominable are fields that Connection may not nominate: taken away at this hop, they would leave a
+// request that means something else than its sender believes.
+var unnominable = map[string]bool{
+	"authorization": true, "proxy-authorization": true, "x-api-key": true, "cookie": true, "host": true,
+	"content-length": true, "content-type": true, "content-encoding": true, "transfer-encoding": true,
+	"range": true, "expect": true, "x-forwarded-for": true, "trailer": true,
+}
+
+// checkConnection refuses a Connection field that nominates one of them.
+func checkConnection(f protocol.Fields) error {
+	for _, l := range f {
+		if l.Name != "connection" {
+			continue
+		}
+		for option := range strings.SplitSeq(l.Value, ",") {
+			if option = strings.ToLower(strings.Trim(option, " \t")); unnominable[option] {
+				return protocol.Refuse(protocol.ReasonBadRequest, fmt.Errorf("connection nominates %q", option))
+			}
+		}
+	}
+	return nil
+}
+
+// fieldDialled tells the broker's audit what the client connected to.
+const fieldDialled = "torno-dialled"
+
+// request returns the request as it goes to the broker. It works in the memory of head's fields. Its
+// error is a *protocol.RefusedError.
+func (c *conn) request(head *http1.RequestHead) (*protocol.Request, error) {
+	a, err := c.authority(head)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case head.Method == "CONNECT":
+		return nil, protocol.Refuse(protocol.ReasonBadRequest, fmt.Errorf("CONNECT to something that is no proxy"))
+	case head.Method == "TRACE":
+		return nil, protocol.Refuse(protocol.ReasonUnsupported, fmt.Errorf("TRACE"))
+	case head.Upgrade != "" && head.Upgrade != "h2c": // h2c may be ignored, and every client goes on
+		return nil, protocol.Refuse(protocol.ReasonUnsupported, fmt.Errorf("upgrade to %q", head.Upgrade))
+	case !strings.HasPrefix(head.Path, "/"):
+		return nil, protocol.Refuse(protocol.ReasonBadRequest, fmt.Errorf("path %q", head.Path))
+	}
+	if err := checkConnection(head.Fields); err != nil {
+		return nil, err
+	}
+	f := http1.StripConnection(head.Fields).DelFunc(func(l protocol.Field) bool {
+		return strings.HasPrefix(l.Name, "torno-") || l.Name == "http2-settings" || c.proxy && l.Name == "proxy-authorization"
+	})
+	if c.dialled.IsValid() {
+		f = append(f, protocol.Field{Name: fieldDialled, Value: c.dialled.String()})
+	}
+	return &protocol.Request{Method: head.Method, Scheme: c.scheme, Authority: a.String(), Path: head.Path, Fields: f}, nil
+}

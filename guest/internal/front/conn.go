@@ -1,0 +1,183 @@
+package front
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+
+	"torno.internal/protocol"
+	"torno.internal/protocol/http1"
+)
+
+// A conn is one connection of the workload. One goroutine owns it.
+type conn struct {
+	front   *Front
+	dialled netip.AddrPort // what the client connected to; zero on the explicit proxy
+	proxy   bool           // an explicit proxy's connection, before any CONNECT
+
+	scheme string // "https" once TLS ended here, else "http": written by us alone
+	name   string // the host that TLS or CONNECT named; empty: the request's word counts
+	port   uint16 // the port that was dialled; 0 on the explicit proxy
+
+	tcp net.Conn // below TLS, to look whether the client is gone
+	nc  net.Conn
+	r   *http1.Reader
+	w   *http1.Writer
+}
+
+// serve looks at the first byte and serves TLS or plain HTTP. Anything else is closed: no answer in
+// another protocol could carry a reason.
+func (c *conn) serve(ctx context.Context, nc net.Conn) {
+	c.tcp, c.port = nc, c.dialled.Port()
+	if err := c.begin(ctx, nc); err != nil && ctx.Err() == nil {
+		c.front.Log.Debug("connection ended", "dialled", c.dialled, "error", err)
+	}
+}
+
+// begin begins HTTP on nc, after TLS if the client speaks that.
+func (c *conn) begin(ctx context.Context, nc net.Conn) error {
+	_ = nc.SetDeadline(time.Now().Add(protocol.HeadTimeout))
+	s := &sniffed{Conn: nc, c: c}
+	if _, err := io.ReadFull(nc, s.first[:]); err != nil {
+		return err
+	}
+	switch b := s.first[0]; {
+	case b == 0x16: // a TLS handshake record (RFC 8446 §5.1)
+		return c.beginTLS(ctx, s)
+	case 'A' <= b && b <= 'Z' || 'a' <= b && b <= 'z':
+		c.scheme = "http"
+		_ = nc.SetDeadline(time.Time{})
+		return c.requests(ctx, s)
+	}
+	return errors.New("neither TLS nor HTTP")
+}
+
+func (c *conn) beginTLS(ctx context.Context, s *sniffed) error {
+	t := tls.Server(s, c.front.tls)
+	if err := t.HandshakeContext(ctx); err != nil {
+		return fmt.Errorf("TLS with the client: %w", err)
+	}
+	_ = s.SetDeadline(time.Time{})
+	name, err := c.nameFor(t.ConnectionState().ServerName)
+	if err != nil {
+		return err
+	}
+	c.scheme, c.name, c.proxy = "https", name, false
+	return c.requests(ctx, t)
+}
+
+// certificateName returns the name that a client hello asks a certificate for.
+func (f *Front) certificateName(hello *tls.ClientHelloInfo) (string, error) {
+	s, ok := hello.Conn.(*sniffed)
+	if !ok {
+		return "", fmt.Errorf("TLS on a %T", hello.Conn)
+	}
+	return s.c.nameFor(hello.ServerName)
+}
+
+// nameFor returns the host that a TLS connection names: the server name, which must agree with a CONNECT
+// before it, or without one the host of the CONNECT, the name that the dialled address stands for, or
+// that address.
+func (c *conn) nameFor(sni string) (string, error) {
+	switch {
+	case sni != "":
+		host, err := protocol.ParseHost(sni)
+		if err != nil {
+			return "", err
+		}
+		if c.name != "" && c.name != host {
+			return "", fmt.Errorf("CONNECT to %q, TLS for %q", c.name, host)
+		}
+		return host, nil
+	case c.name != "":
+		return c.name, nil
+	case !c.dialled.IsValid():
+		return "", errors.New("TLS that names no host, to the explicit proxy")
+	}
+	if name, ok := c.front.NameOf(c.dialled.Addr()); ok {
+		return name, nil
+	}
+	return c.dialled.Addr().String(), nil
+}
+
+// requests serves one request after another.
+func (c *conn) requests(ctx context.Context, nc net.Conn) error {
+	c.nc, c.r, c.w = nc, http1.NewReader(nc), http1.NewWriter(nc)
+	var head http1.RequestHead
+	for {
+		if err := c.nextHead(&head); err != nil {
+			var malformed *http1.Error
+			if errors.As(err, &malformed) {
+				c.refuseMalformed(malformed)
+			}
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
+			return err
+		}
+		if c.proxy && head.Method == "CONNECT" {
+			return c.connect(ctx, &head)
+		}
+		keep, err := c.exchange(ctx, &head)
+		if err != nil || !keep {
+			return err
+		}
+	}
+}
+
+// nextHead reads the next request's head: idle for keepAliveIdle at most, then within HeadTimeout.
+func (c *conn) nextHead(head *http1.RequestHead) error {
+	_ = c.nc.SetReadDeadline(time.Now().Add(keepAliveIdle))
+	if err := c.r.Await(); err != nil {
+		return err
+	}
+	_ = c.nc.SetReadDeadline(time.Now().Add(protocol.HeadTimeout))
+	if err := c.r.ReadRequest(head); err != nil {
+		return err
+	}
+	return c.nc.SetReadDeadline(time.Time{})
+}
+
+// connect serves CONNECT on the explicit proxy: the connection goes on as if the client had dialled that
+// authority itself.
+func (c *conn) connect(ctx context.Context, head *http1.RequestHead) error {
+	a, err := protocol.ParseAuthority(head.Authority, 0)
+	if err == nil && head.Host != "" && head.Host != head.Authority {
+		err = fmt.Errorf("CONNECT to %q with Host %q", head.Authority, head.Host)
+	}
+	if err != nil {
+		c.refuse(protocol.ReasonBadAuthority, false)
+		return err
+	}
+	if len(c.r.TakeBuffered()) > 0 { // it may not speak before it is answered
+		c.refuse(protocol.ReasonBadRequest, false)
+		return errors.New("bytes behind CONNECT")
+	}
+	if _, err := io.WriteString(c.nc, "HTTP/1.1 200 OK\r\n\r\n"); err != nil {
+		return err
+	}
+	c.proxy, c.name, c.port = false, a.Host, a.Port
+	return c.begin(ctx, c.nc)
+}
+
+// A sniffed connection gives back the first byte, which was read to see what the client speaks.
+type sniffed struct {
+	net.Conn
+	c     *conn
+	first [1]byte
+	given bool
+}
+
+func (s *sniffed) Read(p []byte) (int, error) {
+	if s.given || len(p) == 0 {
+		return s.Conn.Read(p)
+	}
+	s.given = true
+	p[0] = s.first[0]
+	return 1, nil
+}
