@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -25,9 +26,13 @@ func TestMain(m *testing.M) {
 }
 
 func (b *fakeBroker) boot(script string) (code int, log string) {
+	return b.bootWithin(b.t.Context(), script)
+}
+
+func (b *fakeBroker) bootWithin(ctx context.Context, script string) (code int, log string) {
 	b.hello.Workload.Argv = []string{"sh", "-c", script}
 	var lines strings.Builder
-	code = Run(b.t.Context(), Config{
+	code = Run(ctx, Config{
 		Broker: b.broker, Run: b.run, Version: "test",
 		Log: slog.New(slog.NewTextHandler(&lines, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
@@ -103,7 +108,9 @@ func TestBootWithoutBroker(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		b := newBroker(t)
 		b.broker.Path = "/tmp/nobody"
-		if code, log := b.boot("true"); code != protocol.ExitFailed || !strings.Contains(log, "hello") {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if code, log := b.bootWithin(ctx, "true"); code != protocol.ExitFailed || !strings.Contains(log, "hello") {
 			t.Errorf("exit %d, want %d; log:\n%s", code, protocol.ExitFailed, log)
 		}
 	})
