@@ -74,6 +74,8 @@ func (g *guest) handle(e protocol.Event) {
 	switch e.Type {
 	case protocol.EventClock:
 		g.correctClock(e.Time)
+	case protocol.EventRevoke:
+		g.pool.Close() // the broker cuts what is under way; the next exchange opens a new stream
 	case protocol.EventShutdown:
 		g.shutdown()
 	}

@@ -19,7 +19,7 @@ const Dir = "/run/torno-guest"
 // MakeDir makes Dir, on a tmpfs over /run where /run cannot be written to.
 func MakeDir() error {
 	err := os.MkdirAll(Dir, 0o755)
-	if unwritable(err) {
+	if Unwritable(err) {
 		if err := unix.Mount("tmpfs", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755"); err != nil {
 			return fmt.Errorf("mounting a tmpfs on /run: %w", err)
 		}
@@ -38,7 +38,7 @@ func WriteFile(path string, content []byte) error {
 		path = resolved // a symbolic link stays one
 	}
 	err := replace(path, content)
-	if target, linkErr := os.Readlink(path); unwritable(err) && linkErr == nil {
+	if target, linkErr := os.Readlink(path); Unwritable(err) && linkErr == nil {
 		// A link into nowhere: /etc/resolv.conf often leads below /run.
 		if !filepath.IsAbs(target) {
 			target = filepath.Join(filepath.Dir(path), target)
@@ -48,7 +48,7 @@ func WriteFile(path string, content []byte) error {
 		}
 		return replace(target, content)
 	}
-	if !unwritable(err) {
+	if !Unwritable(err) {
 		return err
 	}
 	if _, statErr := os.Stat(path); statErr != nil {
@@ -88,9 +88,9 @@ func replace(path string, content []byte) error {
 	return os.Rename(f.Name(), path)
 }
 
-// unwritable reports whether err says that this place takes no files, rather than that something broke.
+// Unwritable reports whether err says that this place takes no files, rather than that something broke.
 // EBUSY and EOVERFLOW come from files that are mounted over, and from ids that the namespace lacks.
-func unwritable(err error) bool {
+func Unwritable(err error) bool {
 	return errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) ||
 		errors.Is(err, unix.EBUSY) || errors.Is(err, syscall.EOVERFLOW)
 }

@@ -147,6 +147,11 @@ func installStores(cert *x509.Certificate, ca []byte, log *slog.Logger) {
 		if err == nil {
 			err = rootfs.WriteFile(filepath.Join(a.dir, a.file), ca)
 		}
+		if rootfs.Unwritable(err) {
+			// Nor can anybody update the bundles from here, so nothing is lost.
+			log.Debug("trust: skipped, read-only", "store", a.dir, "error", err)
+			continue
+		}
 		report(a.dir, err)
 	}
 	name, err := subjectHash(cert.RawSubject)
