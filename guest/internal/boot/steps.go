@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"strconv"
@@ -252,7 +253,7 @@ func (g *guest) listenProxy(ctx context.Context) (net.Listener, error) {
 }
 
 // powerOff ends the machine. QEMU, told not to reboot, ends on a restart.
-func powerOff(log interface{ Error(string, ...any) }) {
+func powerOff(log *slog.Logger) {
 	unix.Sync()
 	err := unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
 	log.Error("power off", "error", err)
