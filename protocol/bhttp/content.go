@@ -32,6 +32,9 @@ func (r *Reader) Read(p []byte) (int, error) {
 			if n > 0 || err != nil {
 				return n, err
 			}
+			if r.state == trailer { // the terminator came alone; what is buffered is no content
+				return 0, io.EOF
+			}
 			continue
 		}
 		if err := r.fill(); err != nil {
