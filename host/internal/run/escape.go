@@ -16,7 +16,8 @@ type escapeState uint8
 const (
 	lineStart escapeState = iota // the zero value: a run begins with a line
 	inLine
-	tilde // a ~ at the beginning of a line, held back
+	tilde   // a ~ at the beginning of a line, held back
+	stopped // nothing goes on any more
 )
 
 func (e *escape) Read(p []byte) (int, error) {
@@ -25,7 +26,7 @@ func (e *escape) Read(p []byte) (int, error) {
 		e.pending = e.pending[n:]
 		return n, nil
 	}
-	for {
+	for e.state != stopped {
 		buf := make([]byte, len(p))
 		n, err := e.from.Read(buf)
 		out := e.filter(buf[:n])
@@ -41,6 +42,7 @@ func (e *escape) Read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
+	return 0, errOver
 }
 
 // filter returns what of typed goes on.
@@ -51,7 +53,7 @@ func (e *escape) filter(typed []byte) []byte {
 		switch {
 		case held && c == '.':
 			e.stop()
-			e.state = inLine
+			e.state = stopped
 			return out
 		case held && c == '~':
 			e.state = inLine
