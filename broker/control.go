@@ -21,6 +21,7 @@ func (b *Broker) handler() http.Handler {
 	mux.Handle("GET "+control.PathPublicKey, ctlserver.Get(b.log, b.publicKey))
 	mux.Handle("GET "+control.PathPresets, ctlserver.Get(b.log, b.presets))
 	mux.Handle("GET "+control.PathSecrets, ctlserver.Get(b.log, b.listSecrets))
+	mux.Handle("GET "+control.PathNextVersion, ctlserver.Get(b.log, b.nextVersion))
 	mux.Handle("POST "+control.PathSecrets, ctlserver.Handle(b.log, b.setSecrets))
 	mux.Handle("DELETE "+control.PathSecrets, ctlserver.Get(b.log, b.deleteSecret))
 	mux.Handle("GET "+control.PathTrust, ctlserver.Get(b.log, b.trusted))

@@ -52,6 +52,11 @@ func (b *Broker) listSecrets(r *http.Request) ([]control.SecretInfo, error) {
 	return infos, nil
 }
 
+func (b *Broker) nextVersion(r *http.Request) (control.NextVersion, error) {
+	last, err := b.store.LastVersion(r.FormValue("agent"), r.FormValue("name"))
+	return control.NextVersion{Version: last + 1}, err
+}
+
 // setSecrets stores sealed secrets, all or none. Each is opened once here, so that a value which could
 // not be used is refused now and not in the middle of a run.
 func (b *Broker) setSecrets(_ context.Context, sealed []control.SealedSecret) ([]control.SecretInfo, error) {

@@ -15,6 +15,7 @@ const (
 	PathPublicKey   = "/v1/public-key"   // GET → PublicKey
 	PathPresets     = "/v1/presets"      // GET → []Preset; ?name=KEY → []Preset with at most one
 	PathSecrets     = "/v1/secrets"      // GET ?agent= → []SecretInfo; POST []SealedSecret → []SecretInfo, all or nothing; DELETE ?agent=&name= → SecretInfo
+	PathNextVersion = "/v1/secrets/next" // GET ?agent=&name= → NextVersion
 	PathTrust       = "/v1/trust"        // GET ?agent= → TrustedFile; PUT TrustedFile
 	PathSessions    = "/v1/sessions"     // GET → []SessionInfo; POST SessionRequest → SessionCreated
 	PathSession     = "/v1/sessions/"    // + id: GET → SessionInfo; DELETE revokes → SessionInfo; POST …/end ends → SessionInfo
@@ -119,6 +120,11 @@ type SealedSecret struct {
 	Meta   Meta   `json:"meta"`
 	KeyID  string `json:"key_id"`
 	Sealed []byte `json:"sealed"` // as protocol/seal writes it
+}
+
+// NextVersion is the version that a secret must be sealed as to be set.
+type NextVersion struct {
+	Version int `json:"version"`
 }
 
 // SecretInfo is what a list shows.

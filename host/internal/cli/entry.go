@@ -1,0 +1,107 @@
+package cli
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"torno.internal/protocol/control"
+	"torno.internal/protocol/secret"
+)
+
+// A source is where a value comes from.
+type source int
+
+const (
+	sourceArgument source = iota
+	sourcePrompt
+	sourceInput
+	sourceFile
+)
+
+// An entry is one secret that is being set.
+type entry struct {
+	key      string
+	source   source
+	file     string
+	value    secret.Value
+	meta     control.Meta
+	prefixes []string // public prefixes of real values, by the preset
+}
+
+// parseEntry reads KEY=VALUE, KEY, KEY=- or KEY=@FILE.
+func parseEntry(arg string) (*entry, error) {
+	key, value, assigned := strings.Cut(arg, "=")
+	if !control.ValidKey(key) {
+		return nil, usageError{&hintError{fmt.Errorf("%q is not a secret's name", key), "a name is " + control.KeyGrammar}}
+	}
+	e := &entry{key: key}
+	switch {
+	case !assigned:
+		e.source = sourcePrompt
+	case value == "-":
+		e.source = sourceInput
+	case strings.HasPrefix(value, "@"):
+		e.source, e.file = sourceFile, value[1:]
+	case value == "":
+		return nil, usageError{fmt.Errorf("%s: the value is empty", key)}
+	default:
+		e.value = secret.New([]byte(value))
+	}
+	return e, nil
+}
+
+// shown is the argument as it may be repeated: without the value.
+func (e *entry) shown() string {
+	switch e.source {
+	case sourceInput:
+		return e.key + "=-"
+	case sourceFile:
+		return e.key + "=@" + e.file
+	case sourcePrompt:
+		return e.key
+	}
+	return e.key + "=…"
+}
+
+// read reads the value from where it comes from and checks it.
+func (e *entry) read(cmd *cobra.Command) error {
+	var err error
+	switch e.source {
+	case sourcePrompt:
+		e.value, err = promptTwice(cmd, e.key)
+	case sourceInput:
+		e.value, err = readValue(cmd.InOrStdin())
+	case sourceFile:
+		var f *os.File
+		if f, err = os.Open(e.file); err == nil {
+			e.value, err = readValue(f)
+			f.Close()
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", e.key, err)
+	}
+	return e.value.Use(func(v []byte) error {
+		e.meta.Weak = e.meta.Expose == control.ExposeNone && control.IsWeak(v, e.prefixes)
+		if err := control.CheckValue(e.meta, v); err != nil {
+			return fmt.Errorf("%s: %w", e.key, err)
+		}
+		return nil
+	})
+}
+
+// readValue reads a value to the end of r, without a final newline.
+func readValue(r io.Reader) (secret.Value, error) {
+	b, err := io.ReadAll(io.LimitReader(r, control.MaxValue+3))
+	if err != nil {
+		secret.Wipe(b)
+		return secret.Value{}, err
+	}
+	v := bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r"))
+	return secret.New(v), nil
+}

@@ -1,0 +1,168 @@
+package cli
+
+import (
+	"fmt"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"torno.internal/protocol/control"
+)
+
+func newSecretsCommand() *cobra.Command {
+	return group("secrets", "Set, list and delete an agent's secrets",
+		newSecretsSetCommand(), newSecretsListCommand(), newSecretsDeleteCommand())
+}
+
+func newSecretsListCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "list [AGENT]", Short: "List secrets by name, never by value", Args: rangeArgs(0, 1),
+		Long: `List secrets by name, never by value: nobody can read a value back.
+
+Without AGENT the secrets of all agents are listed. A secret that the agent's
+trusted file declares and that is not set is listed as missing.`,
+		ValidArgsFunction: completeAgents,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := ensure(cmd.Context())
+			if err != nil {
+				return err
+			}
+			path := control.PathSecrets
+			if len(args) == 1 {
+				path += "?" + url.Values{"agent": args}.Encode()
+			}
+			var infos []control.SecretInfo
+			if err := c.do(cmd.Context(), "GET", path, nil, &infos); err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), infos)
+			}
+			return printSecrets(cmd, infos)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func printSecrets(cmd *cobra.Command, infos []control.SecretInfo) error {
+	if len(infos) == 0 {
+		fmt.Fprintln(cmd.ErrOrStderr(), "no secrets; set one: torno secrets set AGENT KEY")
+		return nil
+	}
+	rows := make([][]string, 0, len(infos))
+	for _, i := range infos {
+		if i.Missing {
+			rows = append(rows, []string{i.Agent, i.Name, "-", "missing", "", ""})
+			continue
+		}
+		rows = append(rows, []string{i.Agent, i.Name, strconv.Itoa(i.Version), kindOf(i.Meta), audienceOf(i.Meta), age(i.Created)})
+	}
+	return printTable(cmd.OutOrStdout(), []string{"AGENT", "NAME", "VERSION", "KIND", "SENT TO", "AGE"}, rows)
+}
+
+// kindOf says in a word or two how the secret is used.
+func kindOf(m control.Meta) string {
+	kind := m.Inject.Scheme
+	if m.Inject.Scheme == control.SchemeHeader && len(m.Inject.Fields) > 0 {
+		kind = m.Inject.Fields[0].Name
+	}
+	if m.Expose != control.ExposeNone {
+		kind = "exposed: visible inside the VM"
+	}
+	if m.Weak {
+		kind += " (weak)"
+	}
+	return kind
+}
+
+func audienceOf(m control.Meta) string {
+	switch len(m.Audience) {
+	case 0:
+		return "-"
+	case 1:
+		return m.Audience[0]
+	}
+	return fmt.Sprintf("%s and %d more", m.Audience[0], len(m.Audience)-1)
+}
+
+// age says how long ago t was, in its largest unit.
+func age(t time.Time) string {
+	d := time.Since(t)
+	switch {
+	case t.IsZero():
+		return "-"
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", max(0, int(d.Seconds())))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", int(d.Hours()))
+	}
+	return fmt.Sprintf("%dd", int(d.Hours()/24))
+}
+
+func newSecretsDeleteCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "delete AGENT KEY", Short: "Delete a secret and end its use at once", Args: exactArgs(2),
+		Long: `Delete a secret, every version of it, and end its use at once: sessions that
+use it lose it, and what they have open with it is cut.`,
+		ValidArgsFunction: completeSecrets,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := ensure(cmd.Context())
+			if err != nil {
+				return err
+			}
+			query := url.Values{"agent": {args[0]}, "name": {args[1]}}
+			if err := c.do(cmd.Context(), "DELETE", control.PathSecrets+"?"+query.Encode(), nil, nil); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: deleted\n", args[1])
+			return nil
+		},
+	}
+}
+
+// completeAgents completes agents that have secrets.
+func completeAgents(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return complete(cmd, "", func(i control.SecretInfo) string { return i.Agent })
+}
+
+// completeSecrets completes an agent and then its secrets.
+func completeSecrets(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	if len(args) == 0 {
+		return completeAgents(cmd, args, prefix)
+	}
+	return complete(cmd, args[0], func(i control.SecretInfo) string { return i.Name })
+}
+
+func complete(cmd *cobra.Command, agent string, of func(control.SecretInfo) string) ([]string, cobra.ShellCompDirective) {
+	const none = cobra.ShellCompDirectiveNoFileComp
+	c, err := connect()
+	if err != nil {
+		return nil, none
+	}
+	path := control.PathSecrets
+	if agent != "" {
+		path += "?" + url.Values{"agent": {agent}}.Encode()
+	}
+	var infos []control.SecretInfo
+	if c.do(cmd.Context(), "GET", path, nil, &infos) != nil {
+		return nil, none
+	}
+	seen := map[string]bool{}
+	var words []string
+	for _, i := range infos {
+		if w := of(i); !seen[w] {
+			seen[w] = true
+			words = append(words, w)
+		}
+	}
+	return words, none
+}

@@ -1,0 +1,315 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"torno.internal/protocol/control"
+	"torno.internal/protocol/seal"
+)
+
+// A setting is what secrets set was told by flags. It goes with exactly one KEY.
+type setting struct {
+	hosts, headers []string
+	scheme         string
+	expose         string
+	rotation       string
+}
+
+func (s *setting) given() bool {
+	return len(s.hosts)+len(s.headers) > 0 || s.scheme != "" || s.expose != ""
+}
+
+func newSecretsSetCommand() *cobra.Command {
+	var s setting
+	cmd := &cobra.Command{
+		Use:   "set AGENT KEY=VALUE… | KEY | KEY=- | KEY=@FILE",
+		Short: "Set one or more secrets",
+		Long: `Set one or more secrets, all or none.
+
+  KEY=VALUE   the value as it stands: others can see it with ps while torno runs
+  KEY         asks for the value, twice, without showing it
+  KEY=-       reads the value from standard input
+  KEY=@FILE   reads the value from a file
+
+A final newline of an input or file is not part of the value. A value that is
+"-" or begins with "@" goes in by prompt, standard input or file.
+
+What a well-known name means, such as ANTHROPIC_API_KEY, is a preset: where the
+secret goes and how. Any other needs --host, and says how with --header or --as;
+a new value for it needs them no more.
+A secret marked with --expose env is not proxied but becomes an environment
+variable inside the VM, visible to the agent's code.
+
+Where a secret may go is sealed together with its value: nobody re-points it by
+editing a file, and nobody reads it back, not even who set it.`,
+		Example: `  torno secrets set my-agent ANTHROPIC_API_KEY
+  torno secrets set my-agent ANTHROPIC_API_KEY=sk-ant-… OPENAI_API_KEY=sk-… DATABASE_URL=postgresql://…
+  torno secrets set my-agent ACME_TOKEN=@token --host api.acme.example
+  torno secrets set my-agent CUSTOM_API_SECRET=- --host api.example.org --header "X-Custom-Auth: {CUSTOM_API_SECRET}"`,
+		Args:              rangeArgs(2, -1),
+		ValidArgsFunction: completeSecrets,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return setSecrets(cmd, args[0], args[1:], &s)
+		},
+	}
+	f := cmd.Flags()
+	f.StringArrayVar(&s.hosts, "host", nil, "`host[:port]` that the secret may be sent to, over https (repeat for more)")
+	f.StringArrayVar(&s.headers, "header", nil, "field to put it into, as \"`Name: text {KEY} text`\" (repeat for more)")
+	f.StringVar(&s.scheme, "as", "", "how it becomes a credential: bearer (default with --host) or header")
+	f.StringVar(&s.expose, "expose", "", "\"env\": an environment variable inside the VM instead")
+	f.StringVar(&s.rotation, "rotation", "", "what running sessions do with a new version: pin (default) or follow")
+	return cmd
+}
+
+func setSecrets(cmd *cobra.Command, agent string, args []string, s *setting) error {
+	if !control.ValidAgent(agent) {
+		return usageError{&hintError{fmt.Errorf("%q is not an agent's name", agent), "a name is " + control.AgentGrammar}}
+	}
+	if s.given() && len(args) > 1 {
+		return usageError{&hintError{errors.New("--host, --header, --as and --expose go with exactly one KEY"), "set the others with a command of their own"}}
+	}
+	c, err := ensure(cmd.Context())
+	if err != nil {
+		return err
+	}
+	entries := make([]*entry, 0, len(args))
+	defer func() {
+		for _, e := range entries {
+			e.value.Wipe()
+		}
+	}()
+	for _, arg := range args {
+		e, err := parseEntry(arg)
+		if err != nil {
+			return err
+		}
+		entries = append(entries, e)
+		if err := e.describe(cmd, c, agent, s); err != nil {
+			return err
+		}
+	}
+	for _, e := range entries {
+		if err := e.read(cmd); err != nil {
+			return err
+		}
+	}
+	if err := store(cmd.Context(), c, entries); err != nil {
+		return err
+	}
+	announce(cmd, entries)
+	return nil
+}
+
+// describe fills in what the secret is: by its preset, by flags, or, on a terminal, by asking.
+func (e *entry) describe(cmd *cobra.Command, c *client, agent string, s *setting) error {
+	var presets []control.Preset
+	if err := c.do(cmd.Context(), "GET", control.PathPresets+"?"+url.Values{"name": {e.key}}.Encode(), nil, &presets); err != nil {
+		return err
+	}
+	e.meta = control.Meta{Agent: agent, Name: e.key, Rotation: control.Rotation(s.rotation)}
+	if len(presets) > 0 {
+		p := presets[0]
+		e.prefixes = p.Prefix
+		e.meta.Audience, e.meta.Inject, e.meta.Expose, e.meta.Preset = p.Audience, p.Inject, p.Expose, p.Name
+	}
+	if !s.given() {
+		if err := e.keepCustom(cmd.Context(), c); err != nil {
+			return err
+		}
+	}
+	if s.expose != "" {
+		e.meta.Audience, e.meta.Inject, e.meta.Preset = nil, control.Injector{}, ""
+		e.meta.Expose = control.Expose(s.expose)
+	} else if s.given() {
+		if err := e.fromFlags(s); err != nil {
+			return usageError{err}
+		}
+	}
+	if len(e.meta.Audience) == 0 && e.meta.Expose == control.ExposeNone {
+		if err := e.askHost(cmd, s); err != nil {
+			return err
+		}
+	}
+	e.meta.Version, e.meta.Created = 1, time.Now()
+	if err := control.CheckMeta(e.meta); err != nil {
+		return usageError{fmt.Errorf("%s: %w", e.key, err)}
+	}
+	return nil
+}
+
+// keepCustom takes over what flags said when the secret was set before: a new value goes where the old
+// one went. Presets are looked up afresh.
+func (e *entry) keepCustom(ctx context.Context, c *client) error {
+	var infos []control.SecretInfo
+	if err := c.do(ctx, "GET", control.PathSecrets+"?"+url.Values{"agent": {e.meta.Agent}}.Encode(), nil, &infos); err != nil {
+		return err
+	}
+	for _, i := range infos {
+		if i.Name == e.key && !i.Missing && i.Preset == "" {
+			e.meta.Audience, e.meta.Inject, e.meta.Expose, e.meta.Preset = i.Audience, i.Inject, i.Expose, ""
+			if e.meta.Rotation == "" {
+				e.meta.Rotation = i.Rotation
+			}
+		}
+	}
+	return nil
+}
+
+// fromFlags overrides what a preset says by what the flags say.
+func (e *entry) fromFlags(s *setting) error {
+	m := &e.meta
+	m.Preset = ""
+	if len(s.hosts) > 0 {
+		m.Expose, m.Audience = control.ExposeNone, nil
+		for _, h := range s.hosts {
+			a, err := control.ParseOrigin(originOf(h))
+			if err != nil {
+				return fmt.Errorf("--host %q: %w", h, err)
+			}
+			m.Audience = append(m.Audience, control.FormatOrigin(a))
+		}
+	}
+	switch {
+	case len(s.headers) > 0:
+		if s.scheme != "" && s.scheme != control.SchemeHeader {
+			return fmt.Errorf("--header does not go with --as %s", s.scheme)
+		}
+		m.Inject = control.Injector{Scheme: control.SchemeHeader}
+		for _, h := range s.headers {
+			f, err := control.ParseHeader(e.key, h)
+			if err != nil {
+				return fmt.Errorf("--header %q: %w", h, err)
+			}
+			m.Inject.Fields = append(m.Inject.Fields, f)
+		}
+	case s.scheme != "":
+		m.Inject = control.Injector{Scheme: s.scheme}
+	case m.Inject.Scheme == "":
+		m.Inject = control.Injector{Scheme: control.SchemeBearer}
+	}
+	return nil
+}
+
+func originOf(host string) string {
+	if strings.Contains(host, "://") {
+		return host
+	}
+	return "https://" + host
+}
+
+// askHost asks for the host that no preset and no flag named; without a terminal it says what to type.
+func (e *entry) askHost(cmd *cobra.Command, s *setting) error {
+	if isTerminal(os.Stdin) && e.source != sourceInput {
+		host, err := ask(cmd, fmt.Sprintf("Host that %s may be sent to (such as api.example.org): ", e.key))
+		if err != nil {
+			return err
+		}
+		s.hosts = []string{host}
+		if err := e.fromFlags(s); err != nil {
+			return usageError{err}
+		}
+		return nil
+	}
+	return usageError{&hintError{
+		fmt.Errorf("no preset knows %s: say where it may be sent", e.key),
+		fmt.Sprintf("torno secrets set %s %s%s --host HOST", e.meta.Agent, e.shown(), headerFlags(s)),
+	}}
+}
+
+func headerFlags(s *setting) string {
+	var b strings.Builder
+	for _, h := range s.headers {
+		fmt.Fprintf(&b, " --header %q", h)
+	}
+	return b.String()
+}
+
+// store seals the values to the broker's key and hands them over, all or none. If somebody set one of
+// them meanwhile it tries once more.
+func store(ctx context.Context, c *client, entries []*entry) error {
+	var conflict error
+	for range 2 {
+		sealed, err := sealAll(ctx, c, entries)
+		if err != nil {
+			return err
+		}
+		var e *control.Error
+		err = c.do(ctx, "POST", control.PathSecrets, sealed, nil)
+		if !errors.As(err, &e) || e.Code != control.CodeConflict {
+			return err
+		}
+		conflict = err
+	}
+	return conflict
+}
+
+func sealAll(ctx context.Context, c *client, entries []*entry) ([]control.SealedSecret, error) {
+	var pk control.PublicKey
+	if err := c.do(ctx, "GET", control.PathPublicKey, nil, &pk); err != nil {
+		return nil, err
+	}
+	key, err := seal.ParsePublicKey(pk.Key)
+	if err != nil {
+		return nil, fmt.Errorf("the broker's public key: %w", err)
+	}
+	sealed := make([]control.SealedSecret, 0, len(entries))
+	for _, e := range entries {
+		if err := e.nextVersion(ctx, c); err != nil {
+			return nil, err
+		}
+		var b []byte
+		err := e.value.Use(func(v []byte) (err error) {
+			b, err = key.Seal(v, control.AssociatedData(e.meta, pk.ID))
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("sealing %s: %w", e.key, err)
+		}
+		sealed = append(sealed, control.SealedSecret{Meta: e.meta, KeyID: pk.ID, Sealed: b})
+	}
+	return sealed, nil
+}
+
+// nextVersion asks which version this one will be.
+func (e *entry) nextVersion(ctx context.Context, c *client) error {
+	var next control.NextVersion
+	query := url.Values{"agent": {e.meta.Agent}, "name": {e.key}}
+	if err := c.do(ctx, "GET", control.PathNextVersion+"?"+query.Encode(), nil, &next); err != nil {
+		return err
+	}
+	e.meta.Version = next.Version
+	return nil
+}
+
+// announce says what was set, and what everybody should know about it.
+func announce(cmd *cobra.Command, entries []*entry) {
+	out, notes := cmd.OutOrStdout(), cmd.ErrOrStderr()
+	visible := false
+	for _, e := range entries {
+		m := e.meta
+		visible = visible || e.source == sourceArgument
+		if m.Expose != control.ExposeNone {
+			why := "--expose env"
+			if m.Preset != "" {
+				why = "preset; --host makes it a proxied secret"
+			}
+			fmt.Fprintf(out, "%s: visible inside the VM (%s)\n", e.key, why)
+			continue
+		}
+		fmt.Fprintf(out, "%s: set, version %d, sent to %s as %s\n", e.key, m.Version, audienceOf(m), kindOf(m))
+		if m.Weak {
+			fmt.Fprintf(notes, "%s: weak: fewer than 16 random bytes; proxied, but outside the guarantee\n", e.key)
+		}
+	}
+	if visible {
+		fmt.Fprintln(notes, "note: values in arguments were visible to ps and may stand in your shell's history; KEY alone asks for the value")
+	}
+}

@@ -1,0 +1,85 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"torno.internal/broker"
+	"torno.internal/host/internal/config"
+	"torno.internal/protocol/control"
+)
+
+func newServeCommand(version string) *cobra.Command {
+	var path, level string
+	var idle time.Duration
+	cmd := &cobra.Command{
+		Use:   "serve [--config broker.toml] [--idle-exit D]",
+		Short: "Run the broker",
+		Long: `Run the broker: the service that keeps secrets, decides, calls upstreams and
+records.
+
+It serves until it is interrupted. Sessions outlive it: the next broker with the
+same state takes them up again. "torno run" starts a broker by itself when none
+runs; run one yourself, under a user of its own, where that matters.
+
+Without --config it reads broker.toml in the state directory, if there is one.`,
+		Example: "  torno serve\n  torno serve --config /etc/torno/broker.toml --log debug",
+		Args:    exactArgs(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var l slog.Level
+			if err := l.UnmarshalText([]byte(level)); err != nil {
+				return usageError{fmt.Errorf("--log %q: want debug, info, warn or error", level)}
+			}
+			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: l}))
+			return serve(cmd, broker.Config{IdleExit: idle, Version: version, Log: log}, path)
+		},
+	}
+	cmd.Flags().StringVar(&path, "config", "", "the operator's `file`")
+	cmd.Flags().DurationVar(&idle, "idle-exit", 0, "end after so long without sessions and requests (0: never)")
+	cmd.Flags().StringVar(&level, "log", "info", "what to log: debug, info, warn, error")
+	return cmd
+}
+
+func serve(cmd *cobra.Command, c broker.Config, path string) error {
+	var err error
+	if c.StateDir, err = stateDir(); err != nil {
+		return err
+	}
+	if c.RuntimeDir, err = runtimeDir(); err != nil {
+		return err
+	}
+	if c.Operator, err = readOperator(path, c.StateDir); err != nil {
+		return err
+	}
+	if err := broker.Harden(); err != nil {
+		return err
+	}
+	b, err := broker.Open(c)
+	if err != nil {
+		return &hintError{err, "torno doctor looks for what is wrong"}
+	}
+	return errors.Join(b.Serve(cmd.Context()), b.Close())
+}
+
+// readOperator reads broker.toml: the file named, which must be there, or the one beside the state.
+func readOperator(path, state string) (control.Config, error) {
+	optional := path == ""
+	if optional {
+		path = filepath.Join(state, config.BrokerFile)
+	}
+	b, err := os.ReadFile(path)
+	if optional && errors.Is(err, fs.ErrNotExist) {
+		return control.Config{}, nil
+	}
+	if err != nil {
+		return control.Config{}, err
+	}
+	return config.ParseBroker(path, b)
+}

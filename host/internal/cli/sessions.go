@@ -1,0 +1,140 @@
+package cli
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"torno.internal/host/internal/config"
+	"torno.internal/protocol/control"
+)
+
+func newSessionsCommand() *cobra.Command {
+	return group("sessions", "List, show and revoke sessions",
+		newSessionsListCommand(), newSessionsShowCommand(), newSessionsRevokeCommand())
+}
+
+func newSessionsListCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "list", Short: "List the sessions that are live", Args: exactArgs(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := connect()
+			if err != nil {
+				return err
+			}
+			var infos []control.SessionInfo
+			if err := c.do(cmd.Context(), "GET", control.PathSessions, nil, &infos); err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), infos)
+			}
+			if len(infos) == 0 {
+				fmt.Fprintln(cmd.ErrOrStderr(), "no sessions")
+				return nil
+			}
+			var rows [][]string
+			for _, i := range infos {
+				rows = append(rows, []string{i.ID, i.Agent, i.State, age(i.Created),
+					strconv.FormatUint(i.Requests, 10), strconv.FormatUint(i.Refused, 10), i.Last})
+			}
+			return printTable(cmd.OutOrStdout(), []string{"ID", "AGENT", "STATE", "AGE", "REQUESTS", "REFUSED", "LAST"}, rows)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func newSessionsShowCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "show ID", Short: "Show all about one session", Args: exactArgs(1), ValidArgsFunction: completeSessions,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := connect()
+			if err != nil {
+				return err
+			}
+			var i control.SessionInfo
+			if err := c.do(cmd.Context(), "GET", control.PathSession+args[0], nil, &i); err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), i)
+			}
+			return printSession(cmd, &i)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func printSession(cmd *cobra.Command, i *control.SessionInfo) error {
+	var secrets []string
+	for _, s := range i.Secrets {
+		text := fmt.Sprintf("%s version %d", s.Name, s.Version)
+		if s.Expose != control.ExposeNone {
+			text += ", visible inside the VM"
+		}
+		if s.Placeholder {
+			text += ", placeholder"
+		}
+		secrets = append(secrets, text)
+	}
+	ended := "-"
+	if i.Ended != nil {
+		ended = i.Ended.Local().Format("2006-01-02 15:04:05")
+	}
+	for _, row := range [][2]string{
+		{"session", i.ID}, {"agent", i.Agent}, {"state", i.State}, {"isolation", string(i.Isolation)},
+		{"identity", i.Identity}, {"command", strings.Join(i.Argv, " ")},
+		{"created", i.Created.Local().Format("2006-01-02 15:04:05")}, {"ended", ended},
+		{"secrets", strings.Join(secrets, "; ")},
+		{"requests", fmt.Sprintf("%d, %d refused", i.Requests, i.Refused)},
+		{"bytes", fmt.Sprintf("%d up, %d down", i.BytesUp, i.BytesDown)},
+		{"streams", strconv.Itoa(i.Streams)}, {"last", i.Last},
+	} {
+		if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%-10s %s\n", row[0], config.EscapeControl(row[1])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func newSessionsRevokeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "revoke ID", Short: "End a session at once and for ever", Args: exactArgs(1), ValidArgsFunction: completeSessions,
+		Long: `End a session at once and for ever: what it has open is cut within a second, and
+nothing that it asks is answered again. Other sessions go on.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := connect()
+			if err != nil {
+				return err
+			}
+			if err := c.do(cmd.Context(), "DELETE", control.PathSession+args[0], nil, nil); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: revoked\n", config.EscapeControl(args[0]))
+			return nil
+		},
+	}
+}
+
+func completeSessions(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	const none = cobra.ShellCompDirectiveNoFileComp
+	c, err := connect()
+	if err != nil || len(args) > 0 {
+		return nil, none
+	}
+	var infos []control.SessionInfo
+	if c.do(cmd.Context(), "GET", control.PathSessions, nil, &infos) != nil {
+		return nil, none
+	}
+	var ids []string
+	for _, i := range infos {
+		ids = append(ids, i.ID+"\t"+i.Agent)
+	}
+	return ids, none
+}
