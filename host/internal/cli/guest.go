@@ -1,12 +1,23 @@
 package cli
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
+
+	"torno.internal/host/internal/namespace"
+	"torno.internal/host/internal/run"
+	"torno.internal/protocol"
+	"torno.internal/protocol/control"
+	"torno.internal/protocol/transport"
 )
 
 // guestName is the guest's executable.
@@ -31,6 +42,94 @@ func (l *launch) findGuest() (string, error) {
 func isExecutable(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0
+}
+
+// guestRun starts the guest and serves its run channel until the workload has ended.
+func (l *launch) guestRun(ctx context.Context, session control.SessionCreated, req control.SessionRequest, ids namespace.IDs,
+	terminal *run.Terminal, signals <-chan os.Signal) (protocol.Exit, error) {
+	guest, err := l.findGuest()
+	if err != nil {
+		return protocol.Exit{}, err
+	}
+	sockets := filepath.Dir(strings.TrimPrefix(session.Broker, "unix://"))
+	ln, err := listenRun(filepath.Join(sockets, "r"), ids.Peer())
+	if err != nil {
+		return protocol.Exit{}, err
+	}
+	defer ln.Close()
+	hidden, err := hiddenPaths()
+	if err != nil {
+		return protocol.Exit{}, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	console := &tailBuffer{limit: 4 << 10}
+	spec := namespace.Spec{
+		Guest: guest, Sockets: sockets, Dir: req.Workload.Dir, Mounts: l.mounts, Hidden: hidden, IDs: ids, Log: console,
+		Args: []string{"-broker", "unix://" + namespace.SocketDir + "/b", "-run", "unix://" + namespace.SocketDir + "/r"},
+	}
+	if l.debug {
+		spec.Log = io.MultiWriter(console, os.Stderr)
+		spec.Args = append(spec.Args, "-debug")
+	}
+	p, err := namespace.Start(ctx, spec)
+	if err != nil {
+		return protocol.Exit{}, err
+	}
+	go func() { <-p.Done(); cancel() }() // a dead guest ends the run channel
+	peer := ids.Peer()
+	exit, err := run.Serve(ctx, run.Config{
+		Listener: ln, Token: protocol.Token(req.RunToken), Peer: &peer,
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Terminal: terminal, Signals: signals, Log: l.log,
+	})
+	if errors.Is(err, run.ErrNoExit) {
+		if said := console.String(); said != "" {
+			err = fmt.Errorf("%w:\n%s", err, said)
+		}
+		return exit, &hintError{err, "torno doctor looks for what is wrong"}
+	}
+	select {
+	case <-p.Done():
+	case <-time.After(5 * time.Second):
+		p.Kill()
+		<-p.Done()
+	}
+	return exit, err
+}
+
+// listenRun listens on the run socket, which the guest's root alone may open.
+func listenRun(path string, peer uint32) (net.Listener, error) {
+	addr, err := transport.ParseAddr("unix://" + path)
+	if err != nil {
+		return nil, err
+	}
+	ln, err := transport.Listen(addr, protocol.RunPort)
+	if err != nil {
+		return nil, err
+	}
+	if int(peer) != os.Geteuid() {
+		if err := os.Chown(path, int(peer), -1); err != nil {
+			return nil, errors.Join(err, ln.Close())
+		}
+	}
+	return ln, nil
+}
+
+// hiddenPaths are what a workload must never be shown.
+func hiddenPaths() ([]string, error) {
+	state, err := stateDir()
+	if err != nil {
+		return nil, err
+	}
+	runtime, err := runtimeDir()
+	if err != nil {
+		return nil, err
+	}
+	hidden := []string{state, runtime}
+	if home, err := os.UserHomeDir(); err == nil {
+		hidden = append(hidden, home)
+	}
+	return hidden, nil
 }
 
 // A tailBuffer keeps the last bytes written to it. It is safe for concurrent use.

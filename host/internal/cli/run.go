@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
+	"net/url"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -14,13 +14,13 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"torno.internal/host/internal/config"
 	"torno.internal/host/internal/namespace"
 	"torno.internal/host/internal/run"
 	"torno.internal/protocol"
 	"torno.internal/protocol/control"
-	"torno.internal/protocol/transport"
 )
 
 // A launch is one torno run.
@@ -30,6 +30,7 @@ type launch struct {
 	trustConfig bool
 	mounts      []string
 	guest       string
+	debug       bool
 	argv        []string
 	log         *slog.Logger
 }
@@ -61,8 +62,7 @@ Exit status: the command's own, 128+n if signal n ended it, 126 if it can't be
 executed, 127 if it isn't there, 125 if torno itself failed.`,
 		Example: `  torno run --agent my-agent --isolation namespace -- python3 agent.py
   torno run --agent my-agent --isolation namespace --mount-ro ~/tools -- bash`,
-		Args:               cobra.ArbitraryArgs,
-		DisableFlagParsing: false,
+		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			l.argv = args
 			l.log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
@@ -76,7 +76,11 @@ executed, 127 if it isn't there, 125 if torno itself failed.`,
 	f.BoolVar(&l.trustConfig, "trust-config", false, "approve torno.toml as it stands now, without asking")
 	f.StringArrayVar(&l.mounts, "mount-ro", nil, "`directory` to show to the command, read-only, at its own path (repeat for more)")
 	f.StringVar(&l.guest, "guest", "", "torno-guest (default: beside torno, or in PATH)")
+	f.BoolVar(&l.debug, "debug", false, "print what the guest logs")
+	_ = f.MarkHidden("debug")
 	_ = cmd.RegisterFlagCompletionFunc("agent", completeAgents)
+	_ = cmd.RegisterFlagCompletionFunc("isolation", cobra.FixedCompletions([]string{string(protocol.IsolationNamespace)}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.MarkFlagDirname("mount-ro")
 	return cmd
 }
 
@@ -93,6 +97,9 @@ func (l *launch) run(cmd *cobra.Command) error {
 		return usageError{&hintError{fmt.Errorf("--isolation %q is unknown", l.isolation), "--isolation namespace"}}
 	}
 	exit, err := l.launch(cmd)
+	if errors.Is(err, context.Canceled) { // ^C before the workload could have it
+		return &exitError{nil, protocol.ExitSignalBase + int(unix.SIGINT)}
+	}
 	if err != nil {
 		return &exitError{err, protocol.ExitFailed}
 	}
@@ -143,7 +150,7 @@ func (l *launch) launch(cmd *cobra.Command) (protocol.Exit, error) {
 
 // request says what session to register.
 func (l *launch) request(cmd *cobra.Command, c *client, peer uint32) (control.SessionRequest, *run.Terminal, error) {
-	dir, err := os.Getwd()
+	dir, err := workingDir()
 	if err != nil {
 		return control.SessionRequest{}, nil, err
 	}
@@ -175,7 +182,41 @@ func (l *launch) agentFile(cmd *cobra.Command, c *client, dir string) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	return b, t.ensure(cmd, c, l.trustConfig)
+	if err := t.ensure(cmd, c, l.trustConfig); err != nil {
+		return nil, err
+	}
+	hintPlaceholders(cmd, c, &t.file.Policy)
+	return b, nil
+}
+
+// workingDir returns the working directory by its real path: inside, no link leads to it.
+func workingDir() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", &hintError{err, "change to a directory that is there"}
+	}
+	return filepath.EvalSymlinks(dir)
+}
+
+// hintPlaceholders says which of the declared secrets belong to services whose own packages refuse to
+// start without a key, and have no placeholder. It is advice: what goes wrong is left to the run.
+func hintPlaceholders(cmd *cobra.Command, c *client, p *control.AgentPolicy) {
+	var services, tables []string
+	for _, key := range p.Secrets {
+		var presets []control.Preset
+		path := control.PathPresets + "?" + url.Values{"name": {key}}.Encode()
+		if p.Secret[key].Placeholder || c.do(cmd.Context(), "GET", path, nil, &presets) != nil {
+			continue
+		}
+		if len(presets) > 0 && presets[0].SDKNeedsKey {
+			services = append(services, presets[0].Service)
+			tables = append(tables, "[secret."+key+"]")
+		}
+	}
+	if len(tables) > 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "hint: packages of %s refuse to start without a key; placeholder = true in %s of %s gives them an inert one\n",
+			strings.Join(services, " and "), strings.Join(tables, " and "), config.AgentFile)
+	}
 }
 
 // passedEnv are the variables of the caller that the workload gets.
@@ -203,87 +244,4 @@ func (l *launch) explain(err error) error {
 		return &hintError{err, "torno trust --agent " + l.agent}
 	}
 	return err
-}
-
-// guestRun starts the guest and serves its run channel until the workload has ended.
-func (l *launch) guestRun(ctx context.Context, session control.SessionCreated, req control.SessionRequest, ids namespace.IDs,
-	terminal *run.Terminal, signals <-chan os.Signal) (protocol.Exit, error) {
-	guest, err := l.findGuest()
-	if err != nil {
-		return protocol.Exit{}, err
-	}
-	sockets := filepath.Dir(strings.TrimPrefix(session.Broker, "unix://"))
-	ln, err := listenRun(filepath.Join(sockets, "r"), ids.Peer())
-	if err != nil {
-		return protocol.Exit{}, err
-	}
-	defer ln.Close()
-	hidden, err := hiddenPaths()
-	if err != nil {
-		return protocol.Exit{}, err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	console := &tailBuffer{limit: 4 << 10}
-	p, err := namespace.Start(ctx, namespace.Spec{
-		Guest: guest, Sockets: sockets, Dir: req.Workload.Dir, Mounts: l.mounts, Hidden: hidden, IDs: ids, Log: console,
-		Args: []string{"-broker", "unix://" + namespace.SocketDir + "/b", "-run", "unix://" + namespace.SocketDir + "/r"},
-	})
-	if err != nil {
-		return protocol.Exit{}, err
-	}
-	go func() { <-p.Done(); cancel() }() // a dead guest ends the run channel
-	peer := ids.Peer()
-	exit, err := run.Serve(ctx, run.Config{
-		Listener: ln, Token: protocol.Token(req.RunToken), Peer: &peer,
-		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Terminal: terminal, Signals: signals, Log: l.log,
-	})
-	if errors.Is(err, run.ErrNoExit) {
-		if said := console.String(); said != "" {
-			err = fmt.Errorf("%w:\n%s", err, said)
-		}
-		return exit, &hintError{err, "torno doctor looks for what is wrong"}
-	}
-	select {
-	case <-p.Done():
-	case <-time.After(5 * time.Second):
-		p.Kill()
-		<-p.Done()
-	}
-	return exit, err
-}
-
-// listenRun listens on the run socket, which the guest's root alone may open.
-func listenRun(path string, peer uint32) (net.Listener, error) {
-	addr, err := transport.ParseAddr("unix://" + path)
-	if err != nil {
-		return nil, err
-	}
-	ln, err := transport.Listen(addr, protocol.RunPort)
-	if err != nil {
-		return nil, err
-	}
-	if int(peer) != os.Geteuid() {
-		if err := os.Chown(path, int(peer), -1); err != nil {
-			return nil, errors.Join(err, ln.Close())
-		}
-	}
-	return ln, nil
-}
-
-// hiddenPaths are what a workload must never be shown.
-func hiddenPaths() ([]string, error) {
-	state, err := stateDir()
-	if err != nil {
-		return nil, err
-	}
-	runtime, err := runtimeDir()
-	if err != nil {
-		return nil, err
-	}
-	hidden := []string{state, runtime}
-	if home, err := os.UserHomeDir(); err == nil {
-		hidden = append(hidden, home)
-	}
-	return hidden, nil
 }

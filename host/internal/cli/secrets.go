@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -61,7 +62,7 @@ func printSecrets(cmd *cobra.Command, infos []control.SecretInfo) error {
 		}
 		rows = append(rows, []string{i.Agent, i.Name, strconv.Itoa(i.Version), kindOf(i.Meta), audienceOf(i.Meta), age(i.Created)})
 	}
-	return printTable(cmd.OutOrStdout(), []string{"AGENT", "NAME", "VERSION", "KIND", "SENT TO", "AGE"}, rows)
+	return printTable(cmd.OutOrStdout(), []string{"AGENT", "NAME", "VERSION", "KIND", "GOES TO", "AGE"}, rows)
 }
 
 // kindOf says in a word or two how the secret is used.
@@ -71,22 +72,27 @@ func kindOf(m control.Meta) string {
 		kind = m.Inject.Fields[0].Name
 	}
 	if m.Expose != control.ExposeNone {
-		kind = "exposed: visible inside the VM"
+		kind = "exposed"
 	}
 	if m.Weak {
-		kind += " (weak)"
+		kind += ", weak"
 	}
 	return kind
 }
 
+// audienceOf says where the secret goes.
 func audienceOf(m control.Meta) string {
-	switch len(m.Audience) {
-	case 0:
-		return "-"
-	case 1:
-		return m.Audience[0]
+	if m.Expose != control.ExposeNone {
+		return "inside the VM"
 	}
-	return fmt.Sprintf("%s and %d more", m.Audience[0], len(m.Audience)-1)
+	if len(m.Audience) == 0 {
+		return "-"
+	}
+	first := strings.TrimPrefix(m.Audience[0], "https://")
+	if len(m.Audience) == 1 {
+		return first
+	}
+	return fmt.Sprintf("%s, %d more", first, len(m.Audience)-1)
 }
 
 // age says how long ago t was, in its largest unit.

@@ -304,12 +304,12 @@ func announce(cmd *cobra.Command, entries []*entry) {
 			fmt.Fprintf(out, "%s: visible inside the VM (%s)\n", e.key, why)
 			continue
 		}
-		fmt.Fprintf(out, "%s: set, version %d, sent to %s as %s\n", e.key, m.Version, audienceOf(m), kindOf(m))
+		fmt.Fprintf(out, "%s: set, version %d, goes to %s as %s\n", e.key, m.Version, audienceOf(m), kindOf(m))
 		if m.Weak {
-			fmt.Fprintf(notes, "%s: weak: fewer than 16 random bytes; proxied, but outside the guarantee\n", e.key)
+			fmt.Fprintf(notes, "%s: weak (fewer than 16 random bytes): outside the guarantee\n", e.key)
 		}
 	}
 	if visible {
-		fmt.Fprintln(notes, "note: values in arguments were visible to ps and may stand in your shell's history; KEY alone asks for the value")
+		fmt.Fprintln(notes, "note: ps could see the values given as arguments; KEY alone asks for one")
 	}
 }
