@@ -87,9 +87,7 @@ func (b *Broker) Serve(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if err := b.resume(); err != nil {
-		return errors.Join(err, ln.Close())
-	}
+	b.resume()
 	srv := &http.Server{
 		Handler:           b.touching(b.handler()),
 		ReadHeaderTimeout: 10 * time.Second,

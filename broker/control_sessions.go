@@ -146,6 +146,7 @@ func (b *Broker) finish(id, event string, how func(*live) error) (control.Sessio
 	if s == nil {
 		return control.SessionInfo{}, noSession(id)
 	}
+	s.record.Count(s.stats.counters())
 	if err := how(s); err != nil {
 		return control.SessionInfo{}, err
 	}
@@ -155,10 +156,10 @@ func (b *Broker) finish(id, event string, how func(*live) error) (control.Sessio
 
 // resume takes up the sessions that an earlier broker left. One that can't be is left on record and
 // named in the log: the others go on.
-func (b *Broker) resume() error {
+func (b *Broker) resume() {
 	records, err := session.All(b.store)
 	if err != nil {
-		return err
+		b.log.Error("records that can't be read", "err", err)
 	}
 	for _, record := range records {
 		if !record.Live() {
@@ -172,7 +173,6 @@ func (b *Broker) resume() error {
 			b.log.Error("a session can't be resumed", "session", record.ID(), "agent", record.Agent(), "err", err)
 		}
 	}
-	return nil
 }
 
 // resumePlan is the plan that a recorded session began with: its own file and its own versions.

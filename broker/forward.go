@@ -30,10 +30,6 @@ type exchange struct {
 	started   time.Time
 }
 
-// fieldDialled is how the guest passes on the address that the workload connected to. It decides
-// nothing; the audit keeps it.
-const fieldDialled = "torno-dialled"
-
 // drainLimit is how much content of a refused request is read away so that the stream can be used
 // again; a guest with more to send has its stream closed.
 const drainLimit = 64 << 10 // bytes
@@ -72,7 +68,7 @@ func (s *live) exchange(ctx context.Context, st *stream) (reusable bool, err err
 // judge identifies the authority, decides and selects the credential. Its error is a
 // *protocol.RefusedError.
 func (x *exchange) judge() error {
-	x.dialled = x.req.Fields.Get(fieldDialled)
+	x.dialled = x.req.Fields.Get(protocol.FieldDialled)
 	x.req.Fields = x.req.Fields.DelFunc(func(f protocol.Field) bool { return strings.HasPrefix(f.Name, "torno-") })
 	connect := x.req.Method == "CONNECT"
 	scheme, path := x.req.Scheme, x.req.Path
@@ -96,7 +92,7 @@ func (x *exchange) judge() error {
 	}
 	x.decision = x.s.policy.Decide(x.req.Method, scheme, x.authority, path)
 	if err := x.verdict(connect); err != nil {
-		return err
+		return x.plainHTTP(err)
 	}
 	if !connect {
 		x.use, err = x.s.secrets().Select(x.authority, scheme, x.req.Fields)
@@ -115,6 +111,18 @@ func (x *exchange) verdict(connect bool) error {
 		return protocol.Refuse(protocol.ReasonDenied, errors.New("tunnel rules are for CONNECT, and CONNECT for tunnel rules"))
 	}
 	return nil
+}
+
+// plainHTTP returns a better reason than err, a denial, where only the scheme is at fault: the host is
+// one that a secret is bound to, over https.
+func (x *exchange) plainHTTP(err error) error {
+	if x.req.Scheme != "http" || x.decision.List != policy.ListDefault {
+		return err
+	}
+	if _, insecure := x.s.secrets().Select(x.authority, "http", nil); insecure != nil {
+		return insecure
+	}
+	return err
 }
 
 // record is what the audit keeps of the request.

@@ -53,6 +53,11 @@ func (s *stats) count(o *audit.Outcome) {
 	s.down.Add(uint64(o.BytesDown))
 }
 
+// counters are the counts as a session's record keeps them.
+func (s *stats) counters() session.Counters {
+	return session.Counters{Requests: s.requests.Load(), Refused: s.refused.Load(), BytesUp: s.up.Load(), BytesDown: s.down.Load()}
+}
+
 func (s *stats) setLast(method, authority, outcome string) {
 	line := method + " " + authority + " " + outcome
 	s.last.Store(&line)

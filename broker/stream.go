@@ -165,9 +165,19 @@ func (c *pacedConn) await(d time.Duration) {
 }
 
 func (c *pacedConn) Write(p []byte) (int, error) {
+	c.writing()
+	return c.Conn.Write(p)
+}
+
+// WriteBuffers writes several buffers in one system call.
+func (c *pacedConn) WriteBuffers(b *net.Buffers) (int64, error) {
+	c.writing()
+	return b.WriteTo(c.Conn)
+}
+
+func (c *pacedConn) writing() {
 	if now := time.Now(); now.Sub(c.writes) > refresh {
 		c.writes = now
 		_ = c.Conn.SetWriteDeadline(now.Add(protocol.IdleTimeout))
 	}
-	return c.Conn.Write(p)
 }

@@ -6,7 +6,6 @@ import (
 	"strconv"
 
 	"torno.internal/protocol"
-	"torno.internal/protocol/secret"
 )
 
 // directSize is the size in bytes of one TLS record's content. The buffer leaves by itself when it
@@ -57,9 +56,15 @@ func NewWriter(w io.Writer) *Writer {
 	return &Writer{dst: w, gathers: gathers}
 }
 
+// A Value holds bytes that may be looked at only within f, as secret.Value does. The guest reads and
+// writes messages without linking the type that holds secrets.
+type Value interface {
+	Use(f func([]byte) error) error
+}
+
 // AppendField appends a field to the head that was just begun and wipes its bytes from the buffer when
 // they have left.
-func (w *Writer) AppendField(name string, value secret.Value) error {
+func (w *Writer) AppendField(name string, value Value) error {
 	if err := w.ready(writesFields); err != nil {
 		return err
 	}
@@ -147,7 +152,7 @@ func (w *Writer) Flush() error {
 
 // Discard drops what is buffered, wiped, from a message that is aborted; its connection must be closed.
 func (w *Writer) Discard() {
-	secret.Wipe(w.buf)
+	wipe(w.buf)
 	w.buf, w.secret = nil, false
 	w.err = errDiscarded
 }
@@ -209,7 +214,7 @@ func (w *Writer) flush() error {
 // reset empties the buffer, wipes it if it held a secret, and gives a grown one back.
 func (w *Writer) reset() {
 	if w.secret {
-		secret.Wipe(w.buf)
+		wipe(w.buf)
 		w.secret = false
 	}
 	if cap(w.buf) > 2*directSize+bufferSize {
@@ -219,6 +224,8 @@ func (w *Writer) reset() {
 	w.buf = w.buf[:0]
 }
 
+func wipe(b []byte) { clear(b[:cap(b)]) }
+
 // grow makes room for n more bytes without leaving a copy of a secret behind.
 func (w *Writer) grow(n int) {
 	if len(w.buf)+n <= cap(w.buf) {
@@ -227,7 +234,7 @@ func (w *Writer) grow(n int) {
 	to := make([]byte, len(w.buf), max(bufferSize, 2*cap(w.buf), len(w.buf)+n))
 	copy(to, w.buf)
 	if w.secret {
-		secret.Wipe(w.buf)
+		wipe(w.buf)
 	}
 	w.buf = to
 }

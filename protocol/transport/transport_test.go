@@ -108,6 +108,7 @@ func TestHybrid(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.answer, func(t *testing.T) {
+			p := filepath.Join(t.TempDir(), "v") // the one before may still be closing its own
 			asked := vmm(t, p, tt.answer)
 			c, err := Dial(t.Context(), Addr{Network: Hybrid, Path: p, Port: 7})
 			if got := <-asked; got != "CONNECT 7\n" {

@@ -67,16 +67,9 @@ func checkConnection(f protocol.Fields) error {
 	return nil
 }
 
-// fieldDialled tells the broker's audit what the client connected to.
-const fieldDialled = "torno-dialled"
-
 // request returns the request as it goes to the broker. It works in the memory of head's fields. Its
 // error is a *protocol.RefusedError.
 func (c *conn) request(head *http1.RequestHead) (*protocol.Request, error) {
-	a, err := c.authority(head)
-	if err != nil {
-		return nil, err
-	}
 	switch {
 	case head.Method == "CONNECT":
 		return nil, protocol.Refuse(protocol.ReasonBadRequest, fmt.Errorf("CONNECT to something that is no proxy"))
@@ -90,11 +83,15 @@ func (c *conn) request(head *http1.RequestHead) (*protocol.Request, error) {
 	if err := checkConnection(head.Fields); err != nil {
 		return nil, err
 	}
+	a, err := c.authority(head)
+	if err != nil {
+		return nil, err
+	}
 	f := http1.StripConnection(head.Fields).DelFunc(func(l protocol.Field) bool {
 		return strings.HasPrefix(l.Name, "torno-") || l.Name == "http2-settings" || c.proxy && l.Name == "proxy-authorization"
 	})
 	if c.dialled.IsValid() {
-		f = append(f, protocol.Field{Name: fieldDialled, Value: c.dialled.String()})
+		f = append(f, protocol.Field{Name: protocol.FieldDialled, Value: c.dialled.String()})
 	}
 	return &protocol.Request{Method: head.Method, Scheme: c.scheme, Authority: a.String(), Path: head.Path, Fields: f}, nil
 }

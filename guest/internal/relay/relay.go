@@ -165,6 +165,17 @@ func (c *prefaced) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// WriteBuffers writes several buffers in one system call.
+func (c *prefaced) WriteBuffers(b *net.Buffers) (int64, error) {
+	if c.preface == nil {
+		return b.WriteTo(c.Conn)
+	}
+	*b = append(net.Buffers{c.preface}, *b...)
+	n, err := b.WriteTo(c.Conn)
+	c.preface = nil
+	return max(0, n-protocol.PrefaceSize), err
+}
+
 func (c *prefaced) Read(p []byte) (int, error) {
 	if !c.replied {
 		if err := protocol.ReadPrefaceReply(c.Conn); err != nil {
