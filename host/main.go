@@ -22,6 +22,8 @@ func main() {
 			os.Exit(namespace.Init())
 		case namespace.EnterCommand:
 			os.Exit(namespace.Enter())
+		case namespace.ProbeCommand:
+			os.Exit(namespace.Probe())
 		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

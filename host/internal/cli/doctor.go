@@ -4,16 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"torno.internal/host/internal/namespace"
 	"torno.internal/protocol"
-	"torno.internal/protocol/control"
 )
 
 // A finding is what doctor says of one thing.
@@ -31,6 +33,7 @@ var checks = []struct {
 }{
 	{"kernel", checkKernel},
 	{"namespaces", checkNamespaces},
+	{"clock", checkClock},
 	{"guest", checkGuest},
 	{"state", checkState},
 	{"sockets", checkSockets},
@@ -100,18 +103,46 @@ func checkKernel(context.Context) finding {
 	}
 	var major, minor int
 	release := unix.ByteSliceToString(u.Release[:])
-	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err == nil && (major < 5 || major == 5 && minor < 11) {
-		return fail(fmt.Errorf("Linux %s is too old", release), "torno needs Linux 5.11 or newer")
+	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err == nil && (major < 5 || major == 5 && minor < 12) {
+		return fail(fmt.Errorf("Linux %s is too old", release), "torno needs Linux 5.12 or newer")
 	}
 	return ok("Linux %s", release)
 }
 
-func checkNamespaces(context.Context) finding {
+// tryTimeout bounds the trial of namespaces.
+const tryTimeout = 20 * time.Second
+
+// checkNamespaces makes some: kernels, sysctls, security modules and containers forbid them in many ways.
+func checkNamespaces(ctx context.Context) finding {
 	ids, err := namespace.FindIDs()
 	if err != nil {
 		return fail(err, "")
 	}
-	return ok("user ids %d (guest) and %d (agent)", ids.Peer(), ids.Agent())
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	defer cancel()
+	began := time.Now()
+	if err := namespace.Try(ctx, ids); err != nil {
+		return fail(err, "")
+	}
+	return ok("made in %v, with nf_tables; ids %d (guest), %d (agent)", time.Since(began).Round(time.Millisecond), ids.Peer(), ids.Agent())
+}
+
+// checkClock compares with the time that this program was made: certificates of a clock that is behind
+// it are not valid yet.
+func checkClock(context.Context) finding {
+	self, err := os.Executable()
+	if err != nil {
+		return fail(err, "")
+	}
+	info, err := os.Stat(self)
+	if err != nil {
+		return fail(err, "")
+	}
+	now := time.Now()
+	if now.Before(info.ModTime().Add(-time.Hour)) {
+		return fail(fmt.Errorf("it is %s, before torno was made", now.Format(time.RFC3339)), "set the clock; upstream certificates will not verify")
+	}
+	return ok("%s", now.Format(time.RFC3339))
 }
 
 func checkGuest(context.Context) finding {
@@ -130,22 +161,14 @@ func checkState(context.Context) finding {
 	if err != nil {
 		return fail(err, "")
 	}
-	info, err := os.Stat(dir)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return ok("%s, made by the first broker", dir)
-	case err != nil:
-		return fail(err, "")
-	case info.Mode().Perm()&0o077 != 0:
-		return fail(fmt.Errorf("others can reach %s", dir), "chmod 700 "+dir)
-	}
-	var fs unix.Statfs_t
-	if err := unix.Statfs(dir, &fs); err == nil {
-		if free := fs.Bavail * uint64(fs.Bsize) >> 20; free < 64 {
+	f := checkPrivate(dir)
+	var disk unix.Statfs_t
+	if err := unix.Statfs(dir, &disk); err == nil && f.State == "ok" {
+		if free := disk.Bavail * uint64(disk.Bsize) >> 20; free < 64 {
 			return finding{State: "warn", Detail: fmt.Sprintf("%s has %d MiB left", dir, free), Hint: "a broker that can't record refuses every request"}
 		}
 	}
-	return ok("%s", dir)
+	return f
 }
 
 func checkSockets(context.Context) finding {
@@ -153,9 +176,33 @@ func checkSockets(context.Context) finding {
 	if err != nil {
 		return fail(err, "")
 	}
-	parent := filepath.Dir(dir)
-	if _, err := os.Stat(parent); err != nil && os.Getenv("XDG_RUNTIME_DIR") == "" {
+	return checkPrivate(dir)
+}
+
+// checkPrivate looks whether dir is ours alone. One that is not there must be possible to make.
+func checkPrivate(dir string) finding {
+	info, err := os.Lstat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		parent := dir
+		for errors.Is(err, fs.ErrNotExist) {
+			parent = filepath.Dir(parent)
+			_, err = os.Stat(parent)
+		}
+		if err := unix.Access(parent, unix.W_OK); err != nil {
+			return fail(fmt.Errorf("%s cannot be made: %s: %w", dir, parent, err), "name another place: TORNO_STATE for state, XDG_RUNTIME_DIR for sockets")
+		}
+		return ok("%s, made by the first broker", dir)
+	case err != nil:
 		return fail(err, "")
+	case !info.IsDir():
+		return fail(fmt.Errorf("%s is not a directory", dir), "")
+	}
+	if st, isStat := info.Sys().(*syscall.Stat_t); isStat && int(st.Uid) != os.Geteuid() {
+		return fail(fmt.Errorf("%s belongs to user %d", dir, st.Uid), "run torno as that user, or name another place")
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return fail(fmt.Errorf("others can reach %s", dir), "chmod 700 "+dir)
 	}
 	return ok("%s", dir)
 }
@@ -165,9 +212,12 @@ func checkBroker(ctx context.Context) finding {
 	if err != nil {
 		return fail(err, "")
 	}
-	var h control.Health
-	if err := c.do(ctx, "GET", control.PathHealth, nil, &h); err != nil {
-		return finding{State: "ok", Detail: "none runs; torno run starts one"}
+	h, err := c.health(ctx)
+	if errors.Is(err, errNoBroker) {
+		return ok("none runs; the first command that needs one starts it")
+	}
+	if err != nil {
+		return fail(err, "")
 	}
 	if h.Protocol < protocol.MinVersion || h.Protocol > protocol.Version {
 		return finding{State: "warn", Detail: fmt.Sprintf("the broker speaks protocol %d, this torno %d", h.Protocol, protocol.Version), Hint: "restart torno serve"}

@@ -82,6 +82,11 @@ func (l *launch) guestRun(ctx context.Context, session control.SessionCreated, r
 		Listener: ln, Token: protocol.Token(req.RunToken), Peer: &peer,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Terminal: terminal, Signals: signals, Log: l.log,
 	})
+	if errors.Is(err, run.ErrForced) {
+		p.Kill()
+		<-p.Done()
+		return exit, nil
+	}
 	if errors.Is(err, run.ErrNoExit) {
 		if said := console.String(); said != "" {
 			err = fmt.Errorf("%w:\n%s", err, said)

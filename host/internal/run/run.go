@@ -26,6 +26,9 @@ const (
 // ErrNoExit means that the guest went away without saying how the workload ended.
 var ErrNoExit = errors.New("the guest ended without saying how the workload did")
 
+// ErrForced means that the person ended the run at once; the Exit beside it says by which signal.
+var ErrForced = errors.New("ended at once, as asked for")
+
 // A Config says what to serve to whom.
 type Config struct {
 	Listener net.Listener     // the run socket; Serve closes it
@@ -40,8 +43,9 @@ type Config struct {
 }
 
 // Serve serves the run channel until the workload has ended and all that it wrote is written, and
-// returns how it did. A second interrupt ends the run at once, with the Exit of the signal. When ctx
-// ends first the error is ErrNoExit. The terminal is as it was when Serve returns, or panics.
+// returns how it did. A second interrupt, or ~. on a terminal, ends the run at once, with the Exit of the
+// signal and ErrForced: the guest still runs. When ctx ends first the error is ErrNoExit. The terminal
+// is as it was when Serve returns, or panics.
 func Serve(ctx context.Context, c Config) (protocol.Exit, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	over, err := newAlarm()
@@ -51,7 +55,7 @@ func Serve(ctx context.Context, c Config) (protocol.Exit, error) {
 	}
 	s := &server{
 		Config: c, ctx: ctx, over: over, taken: map[string]bool{}, conns: map[net.Conn]bool{},
-		events: make(chan protocol.RunEvent, 64), exited: make(chan protocol.Exit, 1),
+		events: make(chan protocol.RunEvent, 64), exited: make(chan protocol.Exit, 1), forced: make(chan protocol.Exit, 1),
 	}
 	defer s.restore()
 	defer s.end(cancel)
@@ -65,7 +69,8 @@ type server struct {
 	ctx    context.Context // of this call of Serve
 	over   *alarm          // ends what waits for standard streams
 	events chan protocol.RunEvent
-	exited chan protocol.Exit // what the guest said, or a second interrupt
+	exited chan protocol.Exit // what the guest said
+	forced chan protocol.Exit // what the person typed
 	all    sync.WaitGroup
 	output sync.WaitGroup // handlers of standard output and error
 
@@ -85,6 +90,8 @@ func (s *server) wait() (protocol.Exit, error) {
 		case exit := <-s.exited:
 			s.finishOutput()
 			return exit, nil
+		case exit := <-s.forced:
+			return exit, ErrForced
 		case <-s.ctx.Done():
 			select {
 			case exit := <-s.exited: // both at once: the guest ends after it has told
@@ -94,7 +101,7 @@ func (s *server) wait() (protocol.Exit, error) {
 			}
 		case sig := <-s.Signals:
 			if exit, now := h.handle(s, sig); now {
-				return exit, nil
+				return exit, ErrForced
 			}
 		case <-h.late:
 			h.late = nil
@@ -231,9 +238,9 @@ func (s *server) send(e protocol.RunEvent) {
 }
 
 // tell keeps the first word on how the run ended.
-func (s *server) tell(exit protocol.Exit) {
+func tell(to chan<- protocol.Exit, exit protocol.Exit) {
 	select {
-	case s.exited <- exit:
+	case to <- exit:
 	default:
 	}
 }

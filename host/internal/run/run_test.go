@@ -200,7 +200,7 @@ func TestEndsWhileOutputIsStuck(t *testing.T) {
 	time.Sleep(50 * time.Millisecond)
 	d.signals <- unix.SIGINT
 	d.signals <- unix.SIGINT
-	if exit, err := d.wait(); err != nil || exit.Code != 130 {
+	if exit, err := d.wait(); !errors.Is(err, ErrForced) || exit.Code != 130 {
 		t.Errorf("%+v, %v; want 130", exit, err)
 	}
 }
@@ -250,7 +250,7 @@ func TestSignals(t *testing.T) {
 			if exit, err := d.wait(); err != nil || exit.Code != 3 {
 				t.Errorf("%v twice: %+v, %v; want the workload's own exit", c.send, exit, err)
 			}
-		} else if exit, err := d.wait(); err != nil || exit.Code != c.then {
+		} else if exit, err := d.wait(); !errors.Is(err, ErrForced) || exit.Code != c.then {
 			t.Errorf("%v twice: %+v, %v; want %d", c.send, exit, err, c.then)
 		}
 		events.Close()
@@ -261,7 +261,7 @@ func TestSignals(t *testing.T) {
 func TestInterruptBeforeStart(t *testing.T) {
 	d := sit(t, nil)
 	d.signals <- unix.SIGINT
-	if exit, err := d.wait(); err != nil || exit.Code != 130 || exit.Signal != "INT" {
+	if exit, err := d.wait(); !errors.Is(err, ErrForced) || exit.Code != 130 || exit.Signal != "INT" {
 		t.Errorf("%+v, %v; want 130 by INT", exit, err)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"torno.internal/protocol"
 	"torno.internal/protocol/bhttp"
 	"torno.internal/protocol/transport"
@@ -191,7 +193,7 @@ func (s *server) stdin(st *stream) error {
 
 // escaped ends the run at once, as the person asked for.
 func (s *server) escaped() {
-	s.tell(protocol.Exit{Code: protocol.ExitSignalBase + 9, Signal: "KILL"})
+	tell(s.forced, protocol.Exit{Code: protocol.ExitSignalBase + int(unix.SIGKILL), Signal: "KILL"})
 }
 
 // copyOut writes an output to its end and then says that it is taken. If nobody reads it the run is
@@ -273,6 +275,6 @@ func (s *server) exit(st *stream) error {
 		return err
 	}
 	err = st.answer(200, nil)
-	s.tell(exit)
+	tell(s.exited, exit)
 	return err
 }
