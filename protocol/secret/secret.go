@@ -54,12 +54,27 @@ func (v Value) Wipe() {
 // Wipe overwrites b, up to its capacity, with zeros.
 func Wipe(b []byte) { clear(b[:cap(b)]) }
 
-func (Value) String() string                 { return redacted }
-func (Value) GoString() string               { return redacted }
-func (Value) Format(f fmt.State, _ rune)     { _, _ = io.WriteString(f, redacted) }
-func (Value) LogValue() slog.Value           { return slog.StringValue(redacted) }
-func (Value) MarshalText() ([]byte, error)   { return []byte(redacted), nil }
-func (Value) MarshalJSON() ([]byte, error)   { return []byte(`"` + redacted + `"`), nil }
+// The methods of fmt, log/slog and every encoding package print [redacted].
+
+func (Value) String() string { return redacted }
+
+// GoString implements fmt.GoStringer.
+func (Value) GoString() string { return redacted }
+
+// Format implements fmt.Formatter, for every verb.
+func (Value) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
+
+// LogValue implements slog.LogValuer.
+func (Value) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (Value) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// MarshalJSON implements json.Marshaler.
+func (Value) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
+
+// MarshalBinary implements encoding.BinaryMarshaler.
 func (Value) MarshalBinary() ([]byte, error) { return []byte(redacted), nil }
-func (Value) GobEncode() ([]byte, error)     { return []byte(redacted), nil }
-func (Value) MarshalTOML() ([]byte, error)   { return []byte(`"` + redacted + `"`), nil }
+
+// GobEncode implements gob.GobEncoder.
+func (Value) GobEncode() ([]byte, error) { return []byte(redacted), nil }
