@@ -104,7 +104,7 @@ func checkKernel(context.Context) finding {
 	var major, minor int
 	release := unix.ByteSliceToString(u.Release[:])
 	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err == nil && (major < 5 || major == 5 && minor < 12) {
-		return fail(fmt.Errorf("Linux %s is too old", release), "torno needs Linux 5.12 or newer")
+		return fail(fmt.Errorf("kernel %s is too old", release), "torno needs Linux 5.12 or newer")
 	}
 	return ok("Linux %s", release)
 }
