@@ -20,8 +20,8 @@ type nested struct {
 	Time  time.Time         `json:"time"`
 	Plain int
 	LeafRequest
-	hidden int
-	Not    int `json:"-"`
+	_   int
+	Not int `json:"-"`
 }
 
 func TestDecodeStrict(t *testing.T) {

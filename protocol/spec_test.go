@@ -29,7 +29,7 @@ var specLimits = map[string]any{
 	"DialTimeout": protocol.DialTimeout, "TLSTimeout": protocol.TLSTimeout,
 	"ResponseHeadTimeout": protocol.ResponseHeadTimeout, "IdleTimeout": protocol.IdleTimeout,
 	"TunnelTimeout": protocol.TunnelTimeout, "StreamIdleTimeout": protocol.StreamIdleTimeout,
-	"ContinueTimeout": protocol.ContinueTimeout, "SessionLifetime": time.Duration(protocol.SessionLifetime),
+	"ContinueTimeout": protocol.ContinueTimeout, "SessionLifetime": protocol.SessionLifetime,
 	"LeafLifetime": protocol.LeafLifetime, "LeafBackdate": protocol.LeafBackdate, "RevokeDeadline": protocol.RevokeDeadline,
 }
 

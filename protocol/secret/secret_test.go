@@ -45,7 +45,7 @@ func TestNeverPrinted(t *testing.T) {
 		}
 	}
 	// The positive control: the search finds what is printed.
-	_ = v.Use(func(b []byte) error { out.Write(b); return nil })
+	_ = v.Use(func(b []byte) error { _, err := out.Write(b); return err })
 	if !strings.Contains(out.String(), canary) {
 		t.Error("the search finds nothing")
 	}
