@@ -24,7 +24,8 @@ func newAuditTailCommand() *cobra.Command {
 	var follow, asJSON bool
 	cmd := &cobra.Command{
 		Use: "tail [--last N] [--follow]", Short: "Show the last records", Args: exactArgs(0),
-		Long: `Show the last records: what was asked, what was decided and why, what came of it.
+		Long: `Show the last records: what was asked, what was decided and why, and what came
+of it.
 
 Every exchange has two: one before it was sent and one when it ended. Values of
 credentials are in neither.`,
@@ -131,6 +132,7 @@ removal within, a reordering or an insertion is named. A cut at the end shows
 only against a head that you kept elsewhere: keep the one that this prints.
 
 Exit status: 0 if the chain holds, 1 if not.`,
+		Example: "  torno audit verify\n  torno audit verify --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := ensure(cmd.Context())
 			if err != nil {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 	"text/tabwriter"
 
@@ -16,6 +17,7 @@ import (
 
 	"torno.internal/host/internal/config"
 	"torno.internal/host/internal/namespace"
+	"torno.internal/protocol"
 	"torno.internal/protocol/control"
 )
 
@@ -51,6 +53,11 @@ func (e *exitError) Unwrap() error { return e.error }
 func Run(ctx context.Context, version string, args []string) int {
 	root := newRoot(version)
 	root.SetArgs(args)
+	return execute(ctx, root)
+}
+
+// execute runs a command that has its arguments, and returns its exit code.
+func execute(ctx context.Context, root *cobra.Command) int {
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitDone
@@ -64,7 +71,7 @@ func Run(ctx context.Context, version string, args []string) int {
 		code = exitUsage
 	}
 	if err != nil {
-		report(os.Stderr, err)
+		report(root.ErrOrStderr(), err)
 	}
 	return code
 }
@@ -125,7 +132,7 @@ $XDG_STATE_HOME/torno); XDG_RUNTIME_DIR holds its sockets (default: /run).`,
 	root.SetVersionTemplate("torno {{.Version}}\n")
 	root.CompletionOptions.HiddenDefaultCmd = false
 	root.AddCommand(
-		newDemoCommand(), newDoctorCommand(), newInitCommand(), newServeCommand(version), newRunCommand(),
+		newDemoCommand(), newDoctorCommand(version), newInitCommand(), newServeCommand(version), newRunCommand(),
 		newTrustCommand(), newSecretsCommand(), newSessionsCommand(), newPolicyCommand(), newAuditCommand(),
 		newVersionCommand(version),
 	)
@@ -135,8 +142,11 @@ $XDG_STATE_HOME/torno); XDG_RUNTIME_DIR holds its sockets (default: /run).`,
 func newVersionCommand(version string) *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Args: exactArgs(0),
+		Long: `Print the version of this program and the protocol that it speaks with guests. A
+broker that has been running longer may be another one: "torno doctor" says so.`,
+		Example: "  torno version",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			fmt.Fprintf(cmd.OutOrStdout(), "torno %s\n", version)
+			fmt.Fprintf(cmd.OutOrStdout(), "torno %s (protocol %d, %s)\n", version, protocol.Version, runtime.Version())
 			return nil
 		},
 	}

@@ -26,10 +26,10 @@ type finding struct {
 	Hint   string `json:"hint,omitempty"`
 }
 
-// checks are what doctor looks at, in order. Each changes nothing.
+// checks are what doctor looks at, in order.
 var checks = []struct {
 	name string
-	run  func(context.Context) finding
+	run  func(ctx context.Context, version string) finding
 }{
 	{"kernel", checkKernel},
 	{"namespaces", checkNamespaces},
@@ -40,19 +40,21 @@ var checks = []struct {
 	{"broker", checkBroker},
 }
 
-func newDoctorCommand() *cobra.Command {
+func newDoctorCommand(version string) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Look for what keeps torno from working here", Args: exactArgs(0),
 		Long: `Look for what keeps torno from working here. Each line is one thing: ok, warn or
-fail, and a hint what to do. Nothing is changed.
+fail, and a hint what to do. Namespaces are made for a moment and taken down
+again; nothing else is changed.
 
 Exit status: 0 if nothing fails, 1 otherwise.`,
+		Example: "  torno doctor\n  torno doctor --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var findings []finding
 			failed := 0
 			for _, c := range checks {
-				f := c.run(cmd.Context())
+				f := c.run(cmd.Context(), version)
 				f.Check = c.name
 				findings = append(findings, f)
 				if f.State == "fail" {
@@ -96,7 +98,7 @@ func fail(err error, hint string) finding {
 	return finding{State: "fail", Detail: err.Error(), Hint: hint}
 }
 
-func checkKernel(context.Context) finding {
+func checkKernel(context.Context, string) finding {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return fail(err, "")
@@ -113,7 +115,7 @@ func checkKernel(context.Context) finding {
 const tryTimeout = 20 * time.Second
 
 // checkNamespaces makes some: kernels, sysctls, security modules and containers forbid them in many ways.
-func checkNamespaces(ctx context.Context) finding {
+func checkNamespaces(ctx context.Context, _ string) finding {
 	ids, err := namespace.FindIDs()
 	if err != nil {
 		return fail(err, "")
@@ -129,7 +131,7 @@ func checkNamespaces(ctx context.Context) finding {
 
 // checkClock compares with the time that this program was made: certificates of a clock that is behind
 // it are not valid yet.
-func checkClock(context.Context) finding {
+func checkClock(context.Context, string) finding {
 	self, err := os.Executable()
 	if err != nil {
 		return fail(err, "")
@@ -145,7 +147,7 @@ func checkClock(context.Context) finding {
 	return ok("%s", now.Format(time.RFC3339))
 }
 
-func checkGuest(context.Context) finding {
+func checkGuest(context.Context, string) finding {
 	path, err := (&launch{}).findGuest()
 	if err != nil {
 		return fail(err, "")
@@ -156,7 +158,7 @@ func checkGuest(context.Context) finding {
 	return ok("%s", path)
 }
 
-func checkState(context.Context) finding {
+func checkState(context.Context, string) finding {
 	dir, err := stateDir()
 	if err != nil {
 		return fail(err, "")
@@ -171,7 +173,7 @@ func checkState(context.Context) finding {
 	return f
 }
 
-func checkSockets(context.Context) finding {
+func checkSockets(context.Context, string) finding {
 	dir, err := runtimeDir()
 	if err != nil {
 		return fail(err, "")
@@ -207,7 +209,7 @@ func checkPrivate(dir string) finding {
 	return ok("%s", dir)
 }
 
-func checkBroker(ctx context.Context) finding {
+func checkBroker(ctx context.Context, version string) finding {
 	c, err := connect()
 	if err != nil {
 		return fail(err, "")
@@ -221,6 +223,9 @@ func checkBroker(ctx context.Context) finding {
 	}
 	if h.Protocol < protocol.MinVersion || h.Protocol > protocol.Version {
 		return finding{State: "warn", Detail: fmt.Sprintf("the broker speaks protocol %d, this torno %d", h.Protocol, protocol.Version), Hint: "restart torno serve"}
+	}
+	if h.Version != version {
+		return finding{State: "warn", Detail: fmt.Sprintf("version %s runs, this torno is %s", h.Version, version), Hint: "restart torno serve"}
 	}
 	return ok("%s, process %d, %d sessions", h.Version, h.PID, h.Sessions)
 }

@@ -24,7 +24,9 @@ func newSecretsListCommand() *cobra.Command {
 		Long: `List secrets by name, never by value: nobody can read a value back.
 
 Without AGENT the secrets of all agents are listed. A secret that the agent's
-trusted file declares and that is not set is listed as missing.`,
+trusted file declares and that is not set is listed as missing. One that is too
+short for the guarantee is listed as weak.`,
+		Example:           "  torno secrets list\n  torno secrets list my-agent --json",
 		ValidArgsFunction: completeAgents,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := ensure(cmd.Context())
@@ -116,6 +118,7 @@ func newSecretsDeleteCommand() *cobra.Command {
 		Use: "delete AGENT KEY", Short: "Delete a secret and end its use at once", Args: exactArgs(2),
 		Long: `Delete a secret, every version of it, and end its use at once: sessions that
 use it lose it, and what they have open with it is cut.`,
+		Example:           "  torno secrets delete my-agent ANTHROPIC_API_KEY",
 		ValidArgsFunction: completeSecrets,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := ensure(cmd.Context())

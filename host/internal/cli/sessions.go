@@ -20,6 +20,11 @@ func newSessionsListCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "list", Short: "List the sessions that are live", Args: exactArgs(0),
+		Long: `List the sessions that are live. A session is one run of an agent: it has the
+versions of its secrets and the policy of the moment at which it began.
+
+No broker is started for this: where none runs there is no session to list.`,
+		Example: "  torno sessions list\n  torno sessions list --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := connect()
 			if err != nil {
@@ -52,6 +57,10 @@ func newSessionsShowCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "show ID", Short: "Show all about one session", Args: exactArgs(1), ValidArgsFunction: completeSessions,
+		Long: `Show all about one session: its command, the versions of the secrets that it
+uses, what it asked for so far and what it was refused. Sessions that have ended
+can be shown too.`,
+		Example: "  torno sessions show 01m8588eq2zh04vw8qn948688n",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := connect()
 			if err != nil {
@@ -107,7 +116,9 @@ func newSessionsRevokeCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "revoke ID", Short: "End a session at once and for ever", Args: exactArgs(1), ValidArgsFunction: completeSessions,
 		Long: `End a session at once and for ever: what it has open is cut within a second, and
-nothing that it asks is answered again. Other sessions go on.`,
+nothing that it asks is answered again. Other sessions go on. The command that
+runs in it is not killed; it merely reaches nothing any more.`,
+		Example: "  torno sessions revoke 01m8588eq2zh04vw8qn948688n",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := connect()
 			if err != nil {
