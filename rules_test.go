@@ -105,6 +105,7 @@ func golist(t *testing.T, args ...string) []string {
 	t.Helper()
 	cmd := exec.Command("go", append([]string{"list"}, args...)...)
 	cmd.Stderr = os.Stderr
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as the binaries are built
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("go list %q: %v", args, err)
