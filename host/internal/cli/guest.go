@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -51,11 +53,11 @@ func (l *launch) guestRun(ctx context.Context, session control.SessionCreated, r
 	if err != nil {
 		return protocol.Exit{}, err
 	}
-	sockets := filepath.Dir(strings.TrimPrefix(session.Broker, "unix://"))
-	ln, err := listenRun(filepath.Join(sockets, "r"), ids.Peer())
+	dir, ln, err := listenRun(ids.Peer())
 	if err != nil {
 		return protocol.Exit{}, err
 	}
+	defer os.RemoveAll(dir)
 	defer ln.Close()
 	hidden, err := hiddenPaths()
 	if err != nil {
@@ -65,8 +67,8 @@ func (l *launch) guestRun(ctx context.Context, session control.SessionCreated, r
 	defer cancel()
 	console := &tailBuffer{limit: 4 << 10}
 	spec := namespace.Spec{
-		Guest: guest, Sockets: sockets, Dir: req.Workload.Dir, Mounts: l.mounts, Hidden: hidden, IDs: ids, Log: console,
-		Args: []string{"-broker", "unix://" + namespace.SocketDir + "/b", "-run", "unix://" + namespace.SocketDir + "/r"},
+		Guest: guest, Broker: filepath.Dir(strings.TrimPrefix(session.Broker, "unix://")), Run: dir, Dir: req.Workload.Dir, Mounts: l.mounts, Hidden: hidden, IDs: ids, Log: console,
+		Args: []string{"-broker", "unix://" + namespace.BrokerDir + "/b", "-run", "unix://" + namespace.RunDir + "/" + runSocket},
 	}
 	if l.debug {
 		spec.Log = io.MultiWriter(console, os.Stderr)
@@ -102,22 +104,36 @@ func (l *launch) guestRun(ctx context.Context, session control.SessionCreated, r
 	return exit, err
 }
 
-// listenRun listens on the run socket, which the guest's root alone may open.
-func listenRun(path string, peer uint32) (net.Listener, error) {
-	addr, err := transport.ParseAddr("unix://" + path)
+// runSocket is the run socket's name in a directory of its own: the broker removes that of the session
+// when it is revoked, and the guest still has to say how the workload ended.
+const runSocket = "r"
+
+// listenRun listens on a run socket in a new directory, which the guest's root alone may enter.
+func listenRun(peer uint32) (dir string, ln net.Listener, err error) {
+	runtime, err := runtimeDir()
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	ln, err := transport.Listen(addr, protocol.RunPort)
+	var random [4]byte
+	rand.Read(random[:])
+	dir = filepath.Join(runtime, fmt.Sprintf("r%07x", binary.BigEndian.Uint32(random[:])>>4))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return "", nil, err
+	}
+	addr, err := transport.ParseAddr("unix://" + filepath.Join(dir, runSocket))
+	if err == nil {
+		ln, err = transport.Listen(addr, protocol.RunPort)
+	}
+	if err == nil && int(peer) != os.Geteuid() {
+		err = errors.Join(os.Chown(addr.Path, int(peer), -1), os.Chown(dir, int(peer), -1))
+	}
 	if err != nil {
-		return nil, err
-	}
-	if int(peer) != os.Geteuid() {
-		if err := os.Chown(path, int(peer), -1); err != nil {
-			return nil, errors.Join(err, ln.Close())
+		if ln != nil {
+			ln.Close()
 		}
+		return "", nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	return ln, nil
+	return dir, ln, nil
 }
 
 // hiddenPaths are what a workload must never be shown.

@@ -10,9 +10,7 @@ import (
 
 // Attributes of what is bound from the host.
 const (
-	readOnlyAttr = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
-	dirAttr      = readOnlyAttr
-	socketAttr   = readOnlyAttr | unix.MOUNT_ATTR_NOEXEC // connecting to a socket does not write
+	readOnlyAttr = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV // sockets can be connected to
 	deviceAttr   = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
 )
 

@@ -33,19 +33,23 @@ const (
 	EnterCommand = "namespace-enter"
 )
 
-// SocketDir is where the guest finds Spec.Sockets.
-const SocketDir = "/run/torno"
+// Where the guest finds Spec.Broker and Spec.Run.
+const (
+	BrokerDir = "/run/torno"
+	RunDir    = "/run/torno-run"
+)
 
 // A Spec says what to start and what of the host it sees beside programs and /etc.
 type Spec struct {
-	Guest   string    // path of torno-guest, a static executable
-	Args    []string  // its arguments, without its name
-	Sockets string    // directory bound at SocketDir: the session's sockets
-	Dir     string    // working directory, bound read-only at its own path; empty: none
-	Mounts  []string  // further directories, the same way
-	Hidden  []string  // paths that must not come into sight by Dir and Mounts: state, sockets, the home directory
-	IDs     IDs       // from FindIDs
-	Log     io.Writer // the guest's standard output and error; nil: discarded
+	Guest  string    // path of torno-guest, a static executable
+	Args   []string  // its arguments, without its name
+	Broker string    // directory of the broker's socket, bound at BrokerDir
+	Run    string    // directory of the run socket, bound at RunDir; it outlives the broker's
+	Dir    string    // working directory, bound read-only at its own path; empty: none
+	Mounts []string  // further directories, the same way
+	Hidden []string  // paths that must not come into sight by Dir and Mounts: state, sockets, the home directory
+	IDs    IDs       // from FindIDs
+	Log    io.Writer // the guest's standard output and error; nil: discarded
 }
 
 // A Process is a running guest. Its methods are safe for concurrent use.
@@ -75,20 +79,20 @@ const (
 	lifeFD   = 4 // one byte once the ids are mapped; then its end means that torno run is gone
 	reportFD = 5 // a report as JSON, should the guest not start
 	guestFD  = 6 // torno-guest
-	firstDir = 7 // detached mounts, one for each plan.Dirs that has one
+	// From 7 on: detached mounts, one for each of plan.Trees that has one.
 )
 
 // A plan tells stage 1 what to build.
 type plan struct {
-	Args    []string `json:"args"`
-	Sockets tree     `json:"sockets"`
-	Dirs    []tree   `json:"dirs"`
+	Args  []string `json:"args"`
+	Trees []tree   `json:"trees"`
 }
 
-// A tree is a directory of the host that the guest sees.
+// A tree is a directory of the host that the guest sees, read-only.
 type tree struct {
-	Path string `json:"path"`
-	FD   int    `json:"fd"` // detached mount; 0: to be opened by Path
+	Path string `json:"path"` // on the host
+	At   string `json:"at"`   // inside
+	FD   int    `json:"fd"`   // detached mount; 0: to be opened by Path
 }
 
 // A report says why the guest did not start.
@@ -135,28 +139,27 @@ func (st *starter) close() {
 // addTrees adds the directories. Root opens them here, with the power to reach them wherever they are;
 // anybody else's stage 1 reaches what they reach.
 func (st *starter) addTrees(dirs []string) error {
-	open := func(path string, attr uint64) (tree, error) {
-		if !st.spec.IDs.root {
-			return tree{Path: path}, nil
+	var trees []tree
+	for _, t := range []tree{{Path: st.spec.Broker, At: BrokerDir}, {Path: st.spec.Run, At: RunDir}} {
+		if t.Path != "" {
+			trees = append(trees, t)
 		}
-		f, err := openTree(path, attr)
-		if err != nil {
-			return tree{}, err
-		}
-		st.files = append(st.files, f)
-		return tree{Path: path, FD: guestFD + len(st.files) - 1}, nil
-	}
-	var err error
-	if st.plan.Sockets, err = open(st.spec.Sockets, socketAttr); err != nil {
-		return err
 	}
 	for _, d := range dirs {
-		t, err := open(d, dirAttr)
+		trees = append(trees, tree{Path: d, At: d})
+	}
+	for i := range trees {
+		if !st.spec.IDs.root {
+			continue
+		}
+		f, err := openTree(trees[i].Path, readOnlyAttr)
 		if err != nil {
 			return err
 		}
-		st.plan.Dirs = append(st.plan.Dirs, t)
+		st.files = append(st.files, f)
+		trees[i].FD = guestFD + len(st.files) - 1
 	}
+	st.plan.Trees = trees
 	return nil
 }
 

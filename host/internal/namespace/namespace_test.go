@@ -55,7 +55,7 @@ func spec(t *testing.T, args ...string) (Spec, *bytes.Buffer) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	return Spec{Guest: self, Args: args, Sockets: sockets, Dir: work, IDs: ids, Log: &out}, &out
+	return Spec{Guest: self, Args: args, Broker: sockets, Dir: work, IDs: ids, Log: &out}, &out
 }
 
 func start(t *testing.T, s Spec) *Process {
@@ -103,13 +103,13 @@ func TestSight(t *testing.T) {
 	}
 	extra := t.TempDir()
 	s.Mounts = []string{extra}
-	ln, err := net.Listen("unix", filepath.Join(s.Sockets, "b"))
+	ln, err := net.Listen("unix", filepath.Join(s.Broker, "b"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ln.Close()
 	if os.Geteuid() == 0 {
-		if err := os.Chown(filepath.Join(s.Sockets, "b"), int(s.IDs.Peer()), -1); err != nil {
+		if err := os.Chown(filepath.Join(s.Broker, "b"), int(s.IDs.Peer()), -1); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -300,7 +300,7 @@ func parent() int {
 	}
 	defer os.RemoveAll(dir)
 	self, _ := os.Executable()
-	p, err := Start(context.Background(), Spec{Guest: self, Args: []string{"wait"}, Sockets: dir, IDs: ids})
+	p, err := Start(context.Background(), Spec{Guest: self, Args: []string{"wait"}, Run: dir, IDs: ids})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

@@ -22,13 +22,8 @@ func Try(ctx context.Context, ids IDs) error {
 	if err != nil {
 		return err
 	}
-	sockets, err := os.MkdirTemp("", "torno-try")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(sockets)
 	var said bytes.Buffer // written until Wait returns
-	p, err := Start(ctx, Spec{Guest: self, Args: []string{ProbeCommand}, Sockets: sockets, IDs: ids, Log: &said})
+	p, err := Start(ctx, Spec{Guest: self, Args: []string{ProbeCommand}, IDs: ids, Log: &said})
 	if err != nil {
 		return err
 	}

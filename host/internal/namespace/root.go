@@ -90,7 +90,7 @@ func provided(path string) bool {
 // A build puts the root directory together in scratch.
 type build struct {
 	plan          plan
-	trees         map[string]*os.File // detached mounts by path
+	trees         map[string]*os.File // detached mounts by the path inside
 	report, guest *os.File            // for stage 2
 }
 
@@ -107,19 +107,15 @@ func (b *build) open() error {
 			return err
 		}
 	}
-	for i, t := range append([]tree{b.plan.Sockets}, b.plan.Dirs...) {
-		attr := uint64(dirAttr)
-		if i == 0 {
-			attr = socketAttr
+	for _, t := range b.plan.Trees {
+		if t.FD != 0 {
+			b.trees[t.At] = os.NewFile(uintptr(t.FD), t.Path)
+			continue
 		}
-		f := os.NewFile(uintptr(t.FD), t.Path)
-		if t.FD == 0 {
-			var err error
-			if f, err = openTree(t.Path, attr); err != nil {
-				return err
-			}
+		var err error
+		if b.trees[t.At], err = openTree(t.Path, readOnlyAttr); err != nil {
+			return err
 		}
-		b.trees[t.Path] = f
 	}
 	return nil
 }
@@ -139,11 +135,8 @@ func (b *build) make() error {
 			return fmt.Errorf("building %q: %w", r.path, err)
 		}
 	}
-	if err := b.place(b.plan.Sockets.Path, SocketDir); err != nil {
-		return err
-	}
-	for _, d := range b.plan.Dirs {
-		if err := b.place(d.Path, d.Path); err != nil {
+	for _, t := range b.plan.Trees {
+		if err := b.place(t.At); err != nil {
 			return err
 		}
 	}
@@ -161,7 +154,7 @@ func (b *build) add(r row, copied *os.Root) error {
 		if b.trees[r.path] == nil {
 			return nil
 		}
-		return b.place(r.path, r.path)
+		return b.place(r.path)
 	case device:
 		if b.trees[r.path] == nil {
 			return nil
@@ -204,13 +197,13 @@ func explainProc(err error) error {
 	return err
 }
 
-// place attaches the tree that was opened from source, making the directories above it.
-func (b *build) place(source, inside string) error {
+// place attaches the tree that belongs at inside, making the directories above it.
+func (b *build) place(inside string) error {
 	target := filepath.Join(scratch, inside)
 	if err := os.MkdirAll(target, 0o755); err != nil {
 		return fmt.Errorf("making room for %q: %w", inside, err)
 	}
-	return attach(b.trees[source], target)
+	return attach(b.trees[inside], target)
 }
 
 // enterRoot makes dir the root and lets go of the host's (pivot_root(2)).

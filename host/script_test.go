@@ -1,0 +1,73 @@
+package main_test
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestScripts runs testdata/script: what a person types and what comes of it, with the real commands and
+// a broker that the first of them starts. Secrets there are made up.
+func TestScripts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs real processes; run without -short")
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			runtime, err := os.MkdirTemp("", "ts") // short, for the socket's path
+			if err != nil {
+				return err
+			}
+			e.Defer(func() {
+				stopBroker(t, filepath.Join(runtime, "torno", "control"))
+				os.RemoveAll(runtime)
+			})
+			e.Setenv("PATH", bin+":/usr/local/bin:/usr/bin:/bin")
+			e.Setenv("TORNO_STATE", filepath.Join(runtime, "state")) // apart from what workloads are shown
+			e.Setenv("XDG_RUNTIME_DIR", runtime)
+			// The workload's user must be able to enter the working directory.
+			for d := e.WorkDir; d != "/" && d != os.TempDir(); d = filepath.Dir(d) {
+				if err := os.Chmod(d, 0o755); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	})
+}
+
+// stopBroker ends the broker that answers on socket, if one does, and waits until it has gone.
+func stopBroker(t *testing.T, socket string) {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", socket) }
+	client := http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: 5 * time.Second}
+	resp, err := client.Get("http://torno/v1/health")
+	if err != nil {
+		return
+	}
+	defer resp.Body.Close()
+	var health struct {
+		PID int `json:"pid"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&health); err != nil || health.PID < 2 {
+		t.Errorf("health of the broker: %+v, %v", health, err)
+		return
+	}
+	_ = syscall.Kill(health.PID, syscall.SIGTERM)
+	for range 200 {
+		if _, err := os.Stat(socket); err != nil || syscall.Kill(health.PID, 0) != nil {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Errorf("broker %d does not end", health.PID)
+}
