@@ -48,7 +48,9 @@ func TestScripts(t *testing.T) {
 
 // stopBroker ends the broker that answers on socket, if one does, and waits until it has gone.
 func stopBroker(t *testing.T, socket string) {
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", socket) }
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}
 	client := http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: 5 * time.Second}
 	resp, err := client.Get("http://torno/v1/health")
 	if err != nil {

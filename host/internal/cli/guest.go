@@ -63,11 +63,12 @@ func (l *launch) guestRun(ctx context.Context, session control.SessionCreated, r
 	if err != nil {
 		return protocol.Exit{}, err
 	}
+	home, _ := os.UserHomeDir() // who has none shows none
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	console := &tailBuffer{limit: 4 << 10}
 	spec := namespace.Spec{
-		Guest: guest, Broker: filepath.Dir(strings.TrimPrefix(session.Broker, "unix://")), Run: dir, Dir: req.Workload.Dir, Mounts: l.mounts, Hidden: hidden, IDs: ids, Log: console,
+		Guest: guest, Broker: filepath.Dir(strings.TrimPrefix(session.Broker, "unix://")), Run: dir, Dir: req.Workload.Dir, Mounts: l.mounts, Hidden: hidden, Home: home, IDs: ids, Log: console,
 		Args: []string{"-broker", "unix://" + namespace.BrokerDir + "/b", "-run", "unix://" + namespace.RunDir + "/" + runSocket},
 	}
 	if l.debug {
@@ -136,7 +137,7 @@ func listenRun(peer uint32) (dir string, ln net.Listener, err error) {
 	return dir, ln, nil
 }
 
-// hiddenPaths are what a workload must never be shown.
+// hiddenPaths are what a workload must never be shown, not even in part.
 func hiddenPaths() ([]string, error) {
 	state, err := stateDir()
 	if err != nil {
@@ -146,11 +147,7 @@ func hiddenPaths() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	hidden := []string{state, runtime}
-	if home, err := os.UserHomeDir(); err == nil {
-		hidden = append(hidden, home)
-	}
-	return hidden, nil
+	return []string{state, runtime}, nil
 }
 
 // A tailBuffer keeps the last bytes written to it. It is safe for concurrent use.

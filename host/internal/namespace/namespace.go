@@ -21,6 +21,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -47,14 +48,15 @@ type Spec struct {
 	Run    string    // directory of the run socket, bound at RunDir; it outlives the broker's
 	Dir    string    // working directory, bound read-only at its own path; empty: none
 	Mounts []string  // further directories, the same way
-	Hidden []string  // paths that must not come into sight by Dir and Mounts: state, sockets, the home directory
+	Hidden []string  // must not come into sight by Dir and Mounts, neither whole nor in part: state, sockets
+	Home   string    // must not come into sight as a whole; its subdirectories may
 	IDs    IDs       // from FindIDs
 	Log    io.Writer // the guest's standard output and error; nil: discarded
 }
 
 // A Process is a running guest. Its methods are safe for concurrent use.
 type Process struct {
-	pid    int
+	stage  *os.Process
 	life   *os.File // its closing ends stage 1, and so everything
 	ended  chan struct{}
 	status syscall.WaitStatus
@@ -220,7 +222,7 @@ func (p *Process) run(cmd *exec.Cmd, started chan<- error) {
 		started <- err
 		return
 	}
-	p.pid = cmd.Process.Pid
+	p.stage = cmd.Process
 	started <- nil
 	err := cmd.Wait()
 	var exit *exec.ExitError
@@ -238,7 +240,7 @@ func (p *Process) run(cmd *exec.Cmd, started chan<- error) {
 func (p *Process) begin(ctx context.Context, st *starter, planWrite io.WriteCloser, reportRead *os.File) error {
 	stop := context.AfterFunc(ctx, func() { reportRead.Close() })
 	defer stop()
-	if err := st.spec.IDs.apply(ctx, p.pid); err != nil {
+	if err := st.spec.IDs.apply(ctx, p.stage.Pid); err != nil {
 		return err
 	}
 	if err := json.NewEncoder(planWrite).Encode(st.plan); err != nil {
@@ -265,7 +267,10 @@ func (p *Process) begin(ctx context.Context, st *starter, planWrite io.WriteClos
 }
 
 // Kill ends the guest and everything in its namespaces at once.
-func (p *Process) Kill() { p.life.Close() }
+func (p *Process) Kill() {
+	p.life.Close()
+	_ = p.stage.Kill() // one that is stopped, say, does not see the other; one that has ended is no error
+}
 
 // Done is closed once nothing of the guest runs any more.
 func (p *Process) Done() <-chan struct{} { return p.ended }
@@ -323,19 +328,18 @@ func realDir(d string) (string, error) {
 }
 
 func (s Spec) checkHidden(path string) error {
-	for _, h := range s.Hidden {
+	const hint = "change to a directory that holds the project alone"
+	for _, h := range append([]string{s.Home}, s.Hidden...) {
 		real, err := filepath.EvalSymlinks(h)
-		if err != nil {
+		if h == "" || err != nil {
 			continue // what is not there cannot be seen
 		}
-		if within(real, path) {
-			return hinted("change to a directory that holds the project alone", fmt.Errorf("directory %q would show %q to the workload", path, real))
+		if within(real, path) || h != s.Home && within(path, real) {
+			return hinted(hint, fmt.Errorf("directory %q would show %q to the workload", path, real))
 		}
 	}
-	for _, r := range ownPlaces {
-		if path == r || r == "/" && path == "/" {
-			return hinted("change to a directory that holds the project alone", fmt.Errorf("directory %q has another meaning inside", path))
-		}
+	if slices.Contains(ownPlaces, path) {
+		return hinted(hint, fmt.Errorf("directory %q is another one inside", path))
 	}
 	return nil
 }

@@ -113,6 +113,11 @@ func TestSight(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	leak, err := unix.Dup(int(os.Stdin.Fd())) // a descriptor that some shell forgot to close
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(leak)
 	file := filepath.Join(s.Dir, "file")
 	s.Args = append(s.Args, "/usr", "/usr/bin", "/etc", "/etc/passwd", "/etc/shadow", "/etc/ssl/private", "/tmp", "/var/tmp",
 		"/run", "/dev/shm", "/sys", "/root/.ssh", state, dir, s.Dir, file, extra, "/run/torno/b", "/dev/ptmx", "/boot", "/lost+found")
@@ -305,7 +310,7 @@ func parent() int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	fmt.Println(p.pid)
+	fmt.Println(p.stage.Pid)
 	time.Sleep(time.Minute)
 	return 0
 }
@@ -316,13 +321,18 @@ func TestRefusedDirectories(t *testing.T) {
 	if err := os.MkdirAll(hidden, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	s.Hidden = []string{hidden, "/not/there"}
+	if err := os.Mkdir(filepath.Join(hidden, "audit"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	home := t.TempDir()
+	s.Hidden, s.Home = []string{hidden, "/not/there"}, home
 	file := filepath.Join(filepath.Dir(s.Dir), "file")
 	if err := os.WriteFile(file, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	for dir, want := range map[string]string{
-		s.Dir: "would show", filepath.Dir(hidden): "would show", "/": "would show", "/tmp": "", "/not/there": "no such file",
+		s.Dir: "would show", filepath.Dir(hidden): "would show", filepath.Join(hidden, "audit"): "would show", "/": "would show",
+		"/tmp": "", "/var/tmp": "another one", home: "would show", "/not/there": "no such file",
 		file: "not a directory",
 	} {
 		bad := s

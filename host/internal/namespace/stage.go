@@ -45,6 +45,10 @@ func Init() int {
 		return fail(toParent, err)
 	}
 	toParent.Close() // stage 2 has its own
+	// We have mounts that are not locked, and the host's network: nobody looks into us from now on.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return ExitFailed
+	}
 	if err := cmd.Wait(); err != nil {
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) {
@@ -201,8 +205,14 @@ func Enter() int {
 	if err := unix.Mount("proc", "/proc", "proc", flags, "hidepid=2"); err != nil {
 		return fail(toParent, fmt.Errorf("mounting /proc: %w", err))
 	}
+	// What keys the caller's session has in the kernel (session-keyring(7)) end here. Where the call is
+	// missing or forbidden it is so for the guest too.
+	_, err := unix.KeyctlInt(unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0)
+	if err != nil && err != unix.ENOSYS && err != unix.EPERM {
+		return fail(toParent, fmt.Errorf("leaving the session keyring: %w", err))
+	}
 	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	argv := slices.Concat([]string{"torno-guest"}, p.Args)
-	err := syscall.Exec(fmt.Sprintf("/proc/self/fd/%d", guestFD), argv, env)
+	err = syscall.Exec(fmt.Sprintf("/proc/self/fd/%d", guestFD), argv, env)
 	return fail(toParent, hinted("torno-guest must be an executable file that everybody may read: chmod 755", fmt.Errorf("executing torno-guest: %w", err)))
 }
