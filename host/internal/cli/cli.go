@@ -130,7 +130,7 @@ $XDG_STATE_HOME/torno); XDG_RUNTIME_DIR holds its sockets (default: /run).`,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.SetVersionTemplate("torno {{.Version}}\n")
-	root.CompletionOptions.HiddenDefaultCmd = false
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsagesWrapped 80"))
 	root.AddCommand(
 		newDemoCommand(), newDoctorCommand(version), newInitCommand(), newServeCommand(version), newRunCommand(),
 		newTrustCommand(), newSecretsCommand(), newSessionsCommand(), newPolicyCommand(), newAuditCommand(),

@@ -185,6 +185,7 @@ func (st *starter) start(ctx context.Context) (*Process, error) {
 	defer reportRead.Close()
 
 	cmd := exec.Command("/proc/self/exe", InitCommand)
+	cmd.Args[0] = "torno" // as ps shows it
 	cmd.Env = []string{}
 	cmd.Stdout, cmd.Stderr = st.spec.Log, st.spec.Log
 	cmd.ExtraFiles = append([]*os.File{planRead, lifeRead, reportWrite}, st.files...)

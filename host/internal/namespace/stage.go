@@ -150,6 +150,7 @@ func (b *build) startEnter() (*exec.Cmd, error) {
 		return nil, err
 	}
 	cmd := exec.Command("/proc/self/exe", EnterCommand)
+	cmd.Args[0] = "torno"
 	cmd.Env = []string{}
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
