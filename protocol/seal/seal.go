@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/cloudflare/circl/hpke"
 	"github.com/cloudflare/circl/kem"
@@ -117,9 +118,8 @@ func (k PrivateKey) Public() PublicKey { return PublicKey{k.k.Public()} }
 // Bytes returns the X-Wing seed, 32 bytes, which is all of the key.
 func (k PrivateKey) Bytes() secret.Value { return k.seed }
 
-// String keeps the key out of logs, as do GoString and the methods of secret.Value.
-func (PrivateKey) String() string   { return "[redacted]" }
-func (PrivateKey) GoString() string { return "[redacted]" }
+// Format keeps the key out of whatever prints, for every verb.
+func (PrivateKey) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[redacted]") }
 
 // Open opens what was sealed to this key and bound to aad. Every failure is ErrOpen.
 func (k PrivateKey) Open(sealed, aad []byte) (secret.Value, error) {

@@ -1,0 +1,59 @@
+package control
+
+import (
+	"encoding/hex"
+	"testing"
+	"time"
+)
+
+func sealedMeta() Meta {
+	return Meta{
+		Agent: "a", Name: "K", Version: 3, Audience: []string{"https://x.example"},
+		Inject: Injector{Scheme: SchemeHeader, Fields: []FieldTemplate{{"X-A", "{K}"}}},
+		Expose: ExposeNone, Rotation: RotationFollow, Preset: "p", Created: time.Unix(1, 2).UTC(), Weak: true,
+	}
+}
+
+// The encoding is fixed: values that were sealed by an older build must open.
+func TestAssociatedDataGolden(t *testing.T) {
+	const want = "01" + "026964" + "0161" + "014b" + "03" + "01" + "1168747470733a2f2f782e6578616d706c65" +
+		"06686561646572" + "01" + "03582d41" + "037b4b7d" + "00" + "06666f6c6c6f77" + "0170" + "000000003b9aca02" + "01"
+	if got := hex.EncodeToString(AssociatedData(sealedMeta(), "id")); got != want {
+		t.Errorf("encoding\n%s, want\n%s", got, want)
+	}
+}
+
+// A change of any member, or of where one ends, changes the encoding.
+func TestAssociatedDataDistinct(t *testing.T) {
+	seen := map[string]int{}
+	changes := []func(*Meta){
+		func(m *Meta) {},
+		func(m *Meta) { m.Agent = "b" },
+		func(m *Meta) { m.Agent, m.Name = "aK", "" },
+		func(m *Meta) { m.Name = "L" },
+		func(m *Meta) { m.Version = 4 },
+		func(m *Meta) { m.Audience = nil },
+		func(m *Meta) { m.Audience = []string{"https://x.exampl", "e"} },
+		func(m *Meta) { m.Audience = []string{"https://evil.example"} },
+		func(m *Meta) { m.Inject.Scheme = SchemeBearer },
+		func(m *Meta) { m.Inject.Fields = nil },
+		func(m *Meta) { m.Inject.Fields = []FieldTemplate{{"X-A{", "K}"}} },
+		func(m *Meta) { m.Expose = ExposeEnv },
+		func(m *Meta) { m.Rotation = RotationPin },
+		func(m *Meta) { m.Preset = "" },
+		func(m *Meta) { m.Created = m.Created.Add(1) },
+		func(m *Meta) { m.Weak = false },
+	}
+	for i, change := range changes {
+		m := sealedMeta()
+		change(&m)
+		key := string(AssociatedData(m, "id"))
+		if j, ok := seen[key]; ok {
+			t.Errorf("changes %d and %d encode alike", i, j)
+		}
+		seen[key] = i
+	}
+	if string(AssociatedData(sealedMeta(), "id")) == string(AssociatedData(sealedMeta(), "ie")) {
+		t.Error("the key's id is not in it")
+	}
+}
