@@ -113,6 +113,7 @@ func TestNotABroker(t *testing.T) {
 			if err != nil {
 				return
 			}
+			_, _ = c.Read(make([]byte, 4096))
 			_, _ = c.Write([]byte("HTTP/1.1 500 Oops\r\nConnection: close\r\n\r\nnot JSON"))
 			c.Close()
 		}

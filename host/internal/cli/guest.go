@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"torno.internal/host/internal/namespace"
@@ -115,6 +116,7 @@ func listenRun(peer uint32) (dir string, ln net.Listener, err error) {
 	if err != nil {
 		return "", nil, err
 	}
+	sweepRuns(runtime)
 	var random [4]byte
 	rand.Read(random[:])
 	dir = filepath.Join(runtime, fmt.Sprintf("r%07x", binary.BigEndian.Uint32(random[:])>>4))
@@ -135,6 +137,31 @@ func listenRun(peer uint32) (dir string, ln net.Listener, err error) {
 		return "", nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return dir, ln, nil
+}
+
+// staleRun is how old the directory of a run socket that nobody listens on must be to be removed.
+const staleRun = time.Minute
+
+// sweepRuns removes what runs that were killed have left behind. It is best effort.
+func sweepRuns(runtime string) {
+	dirs, err := filepath.Glob(filepath.Join(runtime, "r???????"))
+	if err != nil {
+		return
+	}
+	for _, dir := range dirs {
+		info, err := os.Lstat(dir)
+		if err != nil || !info.IsDir() || time.Since(info.ModTime()) < staleRun {
+			continue
+		}
+		c, err := net.Dial("unix", filepath.Join(dir, runSocket))
+		if err == nil {
+			c.Close()
+			continue
+		}
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			_ = os.RemoveAll(dir)
+		}
+	}
 }
 
 // hiddenPaths are what a workload must never be shown, not even in part.

@@ -1,0 +1,50 @@
+package cli
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// Only what is certainly dead is swept: old, and refusing.
+func TestSweepRuns(t *testing.T) {
+	dir := places(t)
+	leave := func(name string, age time.Duration, listen, keep bool) net.Listener {
+		t.Helper()
+		d := filepath.Join(dir, name)
+		if err := os.Mkdir(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(d, runSocket)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ln.SetUnlinkOnClose(false)
+		if !listen {
+			ln.Close()
+		}
+		if !keep {
+			if err := os.Remove(filepath.Join(d, runSocket)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		when := time.Now().Add(-age)
+		if err := os.Chtimes(d, when, when); err != nil {
+			t.Fatal(err)
+		}
+		return ln
+	}
+	defer leave("r0000001", time.Hour, true, true).Close() // alive
+	leave("r0000002", time.Hour, false, true)              // dead
+	leave("r0000003", time.Second, false, true)            // about to listen, perhaps
+	leave("r0000004", time.Hour, false, false)             // not ours to judge
+	leave("zh24qya7", time.Hour, false, true)              // a session's
+	sweepRuns(dir)
+	for name, want := range map[string]bool{"r0000001": true, "r0000002": false, "r0000003": true, "r0000004": true, "zh24qya7": true} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); (err == nil) != want {
+			t.Errorf("%s is there: %v, want %v", name, err == nil, want)
+		}
+	}
+}
