@@ -129,13 +129,17 @@ func (s *Store) LastVersion(agent, name string) (int, error) {
 	return last, err
 }
 
+// get returns one version, which must be what its place says: the seal binds the value to its Meta, and
+// this binds the Meta to where it stands.
 func get(tx *bbolt.Tx, name []byte, version int) (control.SealedSecret, error) {
 	var sec control.SealedSecret
 	b := tx.Bucket(bucketSecrets).Get(versionKey(name, version))
 	if b == nil {
 		return sec, ErrNotFound
 	}
-	if err := json.Unmarshal(b, &sec); err != nil {
+	err := json.Unmarshal(b, &sec)
+	m := &sec.Meta
+	if err != nil || m.Version != version || !bytes.Equal(nameKey(m.Agent, m.Name), name) {
 		return control.SealedSecret{}, fmt.Errorf("secret %q version %d: %w", bytes.ReplaceAll(name, []byte{0}, []byte{'/'}), version, ErrTampered)
 	}
 	return sec, nil
