@@ -299,13 +299,8 @@ func parent() int {
 	if err != nil {
 		return 1
 	}
-	dir, err := os.MkdirTemp("", "tn")
-	if err != nil {
-		return 1
-	}
-	defer os.RemoveAll(dir)
 	self, _ := os.Executable()
-	p, err := Start(context.Background(), Spec{Guest: self, Args: []string{"wait"}, Run: dir, IDs: ids})
+	p, err := Start(context.Background(), Spec{Guest: self, Args: []string{"wait"}, IDs: ids})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
