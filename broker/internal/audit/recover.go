@@ -77,7 +77,12 @@ func (l *Log) replay(path string, last bool, open map[ID]struct{}) error {
 		return errors.Join(err, f.Close())
 	}
 	l.seg, l.size, l.offset = f, info.Size(), s.offset
-	return nil
+	if l.offset > 0 {
+		return nil
+	}
+	// The last process may have died between making the segment and allocating it.
+	l.size = max(l.size, l.opt.Segment)
+	return unix.Fallocate(int(f.Fd()), 0, 0, l.size)
 }
 
 // cut makes everything from offset on zeros.
