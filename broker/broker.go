@@ -28,6 +28,7 @@ type Config struct {
 	RuntimeDir string         // sockets; made with mode 0700
 	Operator   control.Config // broker.toml; the zero value is the public internet, no ceilings
 	IdleExit   time.Duration  // end after so long without a session or a request; 0: never
+	Abandoned  time.Duration  // end a session whose guest has had no stream for so long; 0: a minute. A living guest always has its events open
 	Version    string         // of this build, for people
 	Log        *slog.Logger   // nil: none
 }

@@ -223,6 +223,7 @@ func (d *desk) hello(addr string, nonce byte) (protocol.HelloResponse, error) {
 	if err != nil {
 		return h, err
 	}
+	defer p.Close()
 	body, _ := json.Marshal(protocol.HelloRequest{Nonce: bytes.Repeat([]byte{nonce}, protocol.NonceSize), Guest: "test"})
 	resp, answer, err := p.ask(&protocol.Request{Method: "POST", Scheme: "torno", Authority: "broker", Path: protocol.PathHello}, string(body))
 	if err != nil {
@@ -416,6 +417,33 @@ func TestAttack26RevokeCuts(t *testing.T) {
 			t.Errorf("%s: cut after %v, want at most %v", how, took, protocol.RevokeDeadline)
 		}
 		d.stop()
+	}
+}
+
+// A guest that is gone without a word, as after kill -9 of torno run, ends its session; one that waits for
+// its guest, or has one, goes on.
+func TestAbandonedSessionEnds(t *testing.T) {
+	d := newDesk(t, nil)
+	d.stop()
+	d.cfg.Abandoned = 300 * time.Millisecond
+	d.start()
+	gone, alive, waiting := d.session("a"), d.session("a"), d.session("a")
+	for _, s := range []control.SessionCreated{gone, alive} {
+		h, err := d.hello(s.Broker, 1)
+		d.must(err)
+		p, err := d.dial(s.Broker, protocol.KindForward, h.Token)
+		d.must(err)
+		if s.ID == gone.ID {
+			p.Close()
+		}
+	}
+	time.Sleep(time.Second)
+	for s, want := range map[string]string{gone.ID: "ended", alive.ID: "live", waiting.ID: "waiting"} {
+		var i control.SessionInfo
+		d.must(d.call("GET", control.PathSession+s, nil, &i))
+		if i.State != want {
+			t.Errorf("state %q, want %q", i.State, want)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -126,6 +127,34 @@ func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 	return s, nil
 }
 
+// defaultAbandoned is Config.Abandoned where that is zero.
+const defaultAbandoned = time.Minute
+
+// endAbandoned ends the session when its guest is gone without a word: torno run was killed, or the VM.
+func (s *live) endAbandoned() {
+	after := cmp.Or(s.b.cfg.Abandoned, defaultAbandoned)
+	tick := time.NewTicker(after / 6)
+	defer tick.Stop()
+	seen := time.Now()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case now := <-tick.C:
+			if !s.record.HelloUsed() || s.stats.forward.Load()+s.stats.channel.Load() > 0 {
+				seen = now
+			}
+			if now.Sub(seen) < after {
+				continue
+			}
+			s.log.Info("the guest is gone, ending the session")
+			if _, err := s.b.finish(s.id, "session_abandoned", (*live).end); err != nil {
+				s.log.Error("ending an abandoned session", "err", err)
+			}
+		}
+	}
+}
+
 // allowPrivate exempts what the operator allows the session's agent from the address guard.
 func (b *Broker) allowPrivate(s *live) error {
 	prefixes, err := upstream.ParsePrefixes(b.cfg.Operator.Agents[s.agent].AllowPrivate)
@@ -140,6 +169,7 @@ func (b *Broker) allowPrivate(s *live) error {
 func (s *live) run() {
 	stop := context.AfterFunc(s.ctx, func() { s.ln.Close() })
 	defer stop()
+	s.wg.Go(s.endAbandoned)
 	var delay time.Duration
 	for {
 		nc, err := s.ln.Accept()

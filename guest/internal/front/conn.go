@@ -39,8 +39,15 @@ func (c *conn) serve(ctx context.Context, nc net.Conn) {
 	}
 }
 
+// serverSpeaksFirst are ports whose clients wait for a greeting: FTP, SSH, Telnet, SMTP, POP3, NNTP, IMAP,
+// submission, MySQL. Nobody here will send one, so waiting for the client's first byte would only hang it.
+var serverSpeaksFirst = map[uint16]bool{21: true, 22: true, 23: true, 25: true, 110: true, 119: true, 143: true, 587: true, 3306: true}
+
 // begin begins HTTP on nc, after TLS if the client speaks that.
 func (c *conn) begin(ctx context.Context, nc net.Conn) error {
+	if serverSpeaksFirst[c.port] && !c.proxy {
+		return fmt.Errorf("port %d waits for a greeting that nobody sends", c.port)
+	}
 	_ = nc.SetDeadline(time.Now().Add(protocol.HeadTimeout))
 	s := &sniffed{Conn: nc, c: c}
 	if _, err := io.ReadFull(nc, s.first[:]); err != nil {

@@ -36,8 +36,17 @@ func (c *conn) exchange(ctx context.Context, head *http1.RequestHead) (keep bool
 	return c.finish(s, uploaded, whole && head.KeepAlive, err)
 }
 
+// uploadGrace is how long a request may go on once its response has ended. Most have ended by then and
+// only need to say so; the rest of any other is of no use to anybody.
+const uploadGrace = 250 * time.Millisecond
+
 // finish joins the upload and gives the stream back, or aborts it.
 func (c *conn) finish(s *relay.Stream, uploaded <-chan error, keep bool, err error) (bool, error) {
+	grace := time.NewTimer(uploadGrace)
+	defer grace.Stop()
+	if err != nil {
+		s.Cut()
+	}
 	select {
 	case uploadErr := <-uploaded:
 		if err == nil && uploadErr == nil {
@@ -46,7 +55,7 @@ func (c *conn) finish(s *relay.Stream, uploaded <-chan error, keep bool, err err
 		}
 		s.Abort()
 		return false, errors.Join(err, uploadErr)
-	default: // the response ended before the request: the rest of it is of no use
+	case <-grace.C:
 		s.Cut()
 		_ = c.tcp.SetReadDeadline(time.Now())
 		<-uploaded
