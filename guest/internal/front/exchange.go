@@ -25,12 +25,13 @@ func (c *conn) exchange(ctx context.Context, head *http1.RequestHead) (keep bool
 		return c.refuse(reasonOf(err), c.drained(head)), nil
 	}
 	uploaded := make(chan error, 1)
+	stop := func() {}
 	if c.r.Done() {
 		uploaded <- nil
+		stop = c.watch(s) // an upload would notice by itself
 	} else {
 		go func() { uploaded <- c.upload(s) }()
 	}
-	stop := c.watch(s)
 	whole, err := c.respond(head, s)
 	stop()
 	return c.finish(s, uploaded, whole && head.KeepAlive, err)

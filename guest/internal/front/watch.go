@@ -18,7 +18,7 @@ const watchInterval = time.Second
 // only while the request has been read whole, when nothing else would notice. stop ends it.
 func (c *conn) watch(s *relay.Stream) (stop func()) {
 	sc, ok := c.tcp.(syscall.Conn)
-	if !ok || !c.r.Done() {
+	if !ok {
 		return func() {}
 	}
 	raw, err := sc.SyscallConn()

@@ -37,7 +37,9 @@ func newBroker(t *testing.T) *broker {
 	t.Helper()
 	b := &broker{path: filepath.Join(t.TempDir(), "b")}
 	b.status = func(protocol.Preface) protocol.Status { return protocol.StatusOK }
-	b.answer = func(req *protocol.Request, body string) (int, string) { return 200, req.Method + " " + req.Path + " " + body }
+	b.answer = func(req *protocol.Request, body string) (int, string) {
+		return 200, req.Method + " " + req.Path + " " + body
+	}
 	b.listen(t)
 	t.Cleanup(b.stop)
 	return b
