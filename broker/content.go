@@ -6,10 +6,10 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"sync"
 
 	"torno.internal/broker/internal/upstream"
 	"torno.internal/protocol"
+	"torno.internal/protocol/bhttp"
 )
 
 // A body is the request's content as far as it is known when the head goes upstream.
@@ -64,7 +64,7 @@ func (x *exchange) upload(up *upstream.Exchange, b body) error {
 		if err := up.Flush(); err != nil {
 			return err
 		}
-		n, err := copyContent(up, x.st.r, func(int64) error { return up.Flush() })
+		n, err := bhttp.Copy(up, x.st.r, func(int64) error { return up.Flush() })
 		x.outcome.BytesUp += n
 		if err != nil {
 			return err
@@ -75,32 +75,4 @@ func (x *exchange) upload(up *upstream.Exchange, b body) error {
 		return err
 	}
 	return up.CloseWrite(trailer)
-}
-
-var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
-
-// copyContent copies content until its end and calls flush after every read, so that nothing is held
-// back.
-func copyContent(w io.Writer, r io.Reader, flush func(total int64) error) (int64, error) {
-	buf := copyBuffers.Get().(*[]byte)
-	defer copyBuffers.Put(buf)
-	var total int64
-	for {
-		n, err := r.Read(*buf)
-		total += int64(n)
-		if n > 0 {
-			if _, werr := w.Write((*buf)[:n]); werr != nil {
-				return total, werr
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			return total, nil
-		}
-		if err != nil {
-			return total, err
-		}
-		if err := flush(total); err != nil {
-			return total, err
-		}
-	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"torno.internal/broker/internal/upstream"
 	"torno.internal/protocol"
+	"torno.internal/protocol/bhttp"
 )
 
 // download brings the response back: interim ones, the final head, content as it arrives, trailers.
@@ -32,7 +33,7 @@ func (x *exchange) download(up *upstream.Exchange, b body) (clean bool, err erro
 	if n, err := strconv.ParseInt(resp.Fields.Get("content-length"), 10, 64); err == nil {
 		left = n
 	}
-	n, err := copyContent(x.st.w, up, func(total int64) error {
+	n, err := bhttp.Copy(x.st.w, up, func(total int64) error {
 		if total == left {
 			return nil // the end goes out together with the last piece
 		}
@@ -114,7 +115,7 @@ func (x *exchange) tunnel(ctx context.Context) (bool, error) {
 	}
 	uploaded := make(chan error, 1)
 	go func() {
-		n, err := copyContent(conn, x.st.r, func(int64) error { return nil })
+		n, err := bhttp.Copy(conn, x.st.r, func(int64) error { return nil })
 		x.outcome.BytesUp = n
 		if hc, ok := conn.(interface{ CloseWrite() error }); ok && err == nil {
 			err = hc.CloseWrite()
@@ -123,7 +124,7 @@ func (x *exchange) tunnel(ctx context.Context) (bool, error) {
 		}
 		uploaded <- err
 	}()
-	n, err := copyContent(x.st.w, conn, func(int64) error { return x.st.w.Flush() })
+	n, err := bhttp.Copy(x.st.w, conn, func(int64) error { return x.st.w.Flush() })
 	x.outcome.BytesDown = n
 	if err == nil {
 		err = x.st.w.Close(nil)

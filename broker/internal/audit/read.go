@@ -67,14 +67,12 @@ func (s *scanner) next() ([]byte, error) {
 // rest reports whether everything after the last line is zeros.
 func (s *scanner) rest() (bool, error) {
 	for {
-		b, err := s.r.Peek(1)
-		if errors.Is(err, io.EOF) {
+		if _, err := s.r.Peek(1); errors.Is(err, io.EOF) {
 			return true, nil
-		}
-		if err != nil {
+		} else if err != nil {
 			return false, err
 		}
-		b, _ = s.r.Peek(s.r.Buffered())
+		b, _ := s.r.Peek(s.r.Buffered())
 		if len(bytes.Trim(b, "\x00")) > 0 {
 			return false, nil
 		}

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
-	"sync"
 	"time"
 
 	"torno.internal/guest/internal/relay"
 	"torno.internal/protocol"
+	"torno.internal/protocol/bhttp"
 	"torno.internal/protocol/http1"
 )
 
@@ -89,7 +89,7 @@ func (c *conn) sendBuffered(head *http1.RequestHead, s *relay.Stream) error {
 	if head.ContentLength < 0 || head.ContentLength > int64(c.r.Buffered()) {
 		return s.Flush()
 	}
-	if _, err := copyContent(s, c.r, func(int64) error { return nil }); err != nil {
+	if _, err := bhttp.Copy(s, c.r, func(int64) error { return nil }); err != nil {
 		return err
 	}
 	return s.CloseWrite(nil)
@@ -97,7 +97,7 @@ func (c *conn) sendBuffered(head *http1.RequestHead, s *relay.Stream) error {
 
 // upload carries the request's content and trailers.
 func (c *conn) upload(s *relay.Stream) error {
-	if _, err := copyContent(s, c.r, func(int64) error { return s.Flush() }); err != nil {
+	if _, err := bhttp.Copy(s, c.r, func(int64) error { return s.Flush() }); err != nil {
 		s.Cut() // the client is gone, or has sent what is no content: the broker must not take it for whole
 		return err
 	}
@@ -129,7 +129,7 @@ func (c *conn) respond(head *http1.RequestHead, s *relay.Stream) (whole bool, er
 			return false, err
 		}
 	}
-	_, err = copyContent(c.w, s, func(total int64) error {
+	_, err = bhttp.Copy(c.w, s, func(total int64) error {
 		if total == length {
 			return nil // the end goes out together with the last piece
 		}
@@ -236,32 +236,4 @@ func reasonOf(err error) protocol.Reason {
 		return protocol.ReasonSessionEnded
 	}
 	return protocol.ReasonBrokerUnavailable
-}
-
-var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
-
-// copyContent copies content until its end and calls flush after every read, so that nothing is held
-// back.
-func copyContent(w io.Writer, r io.Reader, flush func(total int64) error) (int64, error) {
-	buf := copyBuffers.Get().(*[]byte)
-	defer copyBuffers.Put(buf)
-	var total int64
-	for {
-		n, err := r.Read(*buf)
-		total += int64(n)
-		if n > 0 {
-			if _, werr := w.Write((*buf)[:n]); werr != nil {
-				return total, werr
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			return total, nil
-		}
-		if err != nil {
-			return total, err
-		}
-		if err := flush(total); err != nil {
-			return total, err
-		}
-	}
 }
