@@ -20,7 +20,11 @@ func (c *conn) authority(head *http1.RequestHead) (protocol.Authority, error) {
 	if port == 0 {
 		port = protocol.DefaultPort(c.scheme)
 	}
-	a, err := protocol.ParseAuthority(head.Host, port)
+	host := head.Host
+	if host == "" { // HTTP/1.0 in absolute form
+		host = head.Authority
+	}
+	a, err := protocol.ParseAuthority(host, port)
 	if err != nil {
 		return none, protocol.Refuse(protocol.ReasonBadAuthority, err)
 	}
@@ -38,6 +42,8 @@ func (c *conn) authority(head *http1.RequestHead) (protocol.Authority, error) {
 	switch {
 	case c.name != "" && a.Host != c.name:
 		return none, protocol.Refuse(protocol.ReasonMisdirected, fmt.Errorf("connection for %q, request for %v", c.name, a))
+	case c.connect != "" && a.Host != c.connect:
+		return none, protocol.Refuse(protocol.ReasonMisdirected, fmt.Errorf("CONNECT to %q, request for %v", c.connect, a))
 	case c.port != 0 && a.Port != c.port:
 		return none, protocol.Refuse(protocol.ReasonMisdirected, fmt.Errorf("connection to port %d, request for %v", c.port, a))
 	}
@@ -67,31 +73,35 @@ func checkConnection(f protocol.Fields) error {
 	return nil
 }
 
-// request returns the request as it goes to the broker. It works in the memory of head's fields. Its
-// error is a *protocol.RefusedError.
-func (c *conn) request(head *http1.RequestHead) (*protocol.Request, error) {
+// request makes c.req the request as it goes to the broker, in the memory of head's fields. Its error is a
+// *protocol.RefusedError.
+func (c *conn) request(head *http1.RequestHead) error {
 	switch {
 	case head.Method == "CONNECT":
-		return nil, protocol.Refuse(protocol.ReasonBadRequest, fmt.Errorf("CONNECT to something that is no proxy"))
+		return protocol.Refuse(protocol.ReasonBadRequest, fmt.Errorf("CONNECT to something that is no proxy"))
 	case head.Method == "TRACE":
-		return nil, protocol.Refuse(protocol.ReasonUnsupported, fmt.Errorf("TRACE"))
+		return protocol.Refuse(protocol.ReasonUnsupported, fmt.Errorf("TRACE"))
 	case head.Upgrade != "" && head.Upgrade != "h2c": // h2c may be ignored, and every client goes on
-		return nil, protocol.Refuse(protocol.ReasonUnsupported, fmt.Errorf("upgrade to %q", head.Upgrade))
+		return protocol.Refuse(protocol.ReasonUnsupported, fmt.Errorf("upgrade to %q", head.Upgrade))
 	case !strings.HasPrefix(head.Path, "/"):
-		return nil, protocol.Refuse(protocol.ReasonBadRequest, fmt.Errorf("path %q", head.Path))
+		return protocol.Refuse(protocol.ReasonBadRequest, fmt.Errorf("path %q", head.Path))
 	}
 	if err := checkConnection(head.Fields); err != nil {
-		return nil, err
+		return err
 	}
 	a, err := c.authority(head)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	f := http1.StripConnection(head.Fields).DelFunc(func(l protocol.Field) bool {
-		return strings.HasPrefix(l.Name, "torno-") || l.Name == "http2-settings" || c.proxy && l.Name == "proxy-authorization"
+		return isOwn(l) || l.Name == "http2-settings" || c.proxy && l.Name == "proxy-authorization"
 	})
 	if c.dialled.IsValid() {
 		f = append(f, protocol.Field{Name: protocol.FieldDialled, Value: c.dialled.String()})
 	}
-	return &protocol.Request{Method: head.Method, Scheme: c.scheme, Authority: a.String(), Path: head.Path, Fields: f}, nil
+	c.req = protocol.Request{Method: head.Method, Scheme: c.scheme, Authority: a.String(), Path: head.Path, Fields: f}
+	return nil
 }
+
+// isOwn reports whether a field is one that guest and broker alone may say.
+func isOwn(l protocol.Field) bool { return strings.HasPrefix(l.Name, "torno-") }

@@ -20,21 +20,32 @@ type conn struct {
 	dialled netip.AddrPort // what the client connected to; zero on the explicit proxy
 	proxy   bool           // an explicit proxy's connection, before any CONNECT
 
-	scheme string // "https" once TLS ended here, else "http": written by us alone
-	name   string // the host that TLS or CONNECT named; empty: the request's word counts
-	port   uint16 // the port that was dialled; 0 on the explicit proxy
+	scheme  string // "https" once TLS ended here, else "http": written by us alone
+	name    string // the host that TLS or CONNECT named; empty: the request's word counts
+	connect string // the host that CONNECT named, if any
+	port    uint16 // the port that was dialled; 0 on the explicit proxy
 
-	tcp net.Conn // below TLS, to look whether the client is gone
+	tcp net.Conn // below TLS
 	nc  net.Conn
 	r   *http1.Reader
 	w   *http1.Writer
+
+	req     protocol.Request // of the exchange under way
+	resp    protocol.Response
+	trailer protocol.Fields
+	scratch [1]byte
+
+	activity
+}
+
+func newConn(f *Front, nc net.Conn) *conn {
+	return &conn{front: f, tcp: nc, activity: activity{raw: rawConn(nc)}}
 }
 
 // serve looks at the first byte and serves TLS or plain HTTP. Anything else is closed: no answer in
 // another protocol could carry a reason.
-func (c *conn) serve(ctx context.Context, nc net.Conn) {
-	c.tcp, c.port = nc, c.dialled.Port()
-	if err := c.begin(ctx, nc); err != nil && ctx.Err() == nil {
+func (c *conn) serve(ctx context.Context) {
+	if err := c.begin(ctx, c.tcp); err != nil && ctx.Err() == nil {
 		c.front.Log.Debug("connection ended", "dialled", c.dialled, "error", err)
 	}
 }
@@ -87,22 +98,14 @@ func (f *Front) certificateName(hello *tls.ClientHelloInfo) (string, error) {
 	return s.c.nameFor(hello.ServerName)
 }
 
-// nameFor returns the host that a TLS connection names: the server name, which must agree with a CONNECT
-// before it, or without one the host of the CONNECT, the name that the dialled address stands for, or
-// that address.
+// nameFor returns the host that a TLS connection names: the server name, or without one the host of a
+// CONNECT before it, the name that the dialled address stands for, or that address.
 func (c *conn) nameFor(sni string) (string, error) {
 	switch {
 	case sni != "":
-		host, err := protocol.ParseHost(sni)
-		if err != nil {
-			return "", err
-		}
-		if c.name != "" && c.name != host {
-			return "", fmt.Errorf("CONNECT to %q, TLS for %q", c.name, host)
-		}
-		return host, nil
-	case c.name != "":
-		return c.name, nil
+		return protocol.ParseHost(sni)
+	case c.connect != "":
+		return c.connect, nil
 	case !c.dialled.IsValid():
 		return "", errors.New("TLS that names no host, to the explicit proxy")
 	}
@@ -121,6 +124,7 @@ func (c *conn) requests(ctx context.Context, nc net.Conn) error {
 			var malformed *http1.Error
 			if errors.As(err, &malformed) {
 				c.refuseMalformed(malformed)
+				c.linger()
 			}
 			if errors.Is(err, io.EOF) {
 				err = nil
@@ -128,19 +132,27 @@ func (c *conn) requests(ctx context.Context, nc net.Conn) error {
 			return err
 		}
 		if c.proxy && head.Method == "CONNECT" {
-			return c.connect(ctx, &head)
+			return c.connectTo(ctx, &head)
 		}
 		keep, err := c.exchange(ctx, &head)
-		if err != nil || !keep {
+		if err != nil {
 			return err
+		}
+		if !keep {
+			c.linger()
+			return nil
 		}
 	}
 }
 
 // nextHead reads the next request's head: idle for keepAliveIdle at most, then within HeadTimeout.
 func (c *conn) nextHead(head *http1.RequestHead) error {
-	_ = c.nc.SetReadDeadline(time.Now().Add(keepAliveIdle))
-	if err := c.r.Await(); err != nil {
+	now := time.Now()
+	_ = c.nc.SetReadDeadline(now.Add(keepAliveIdle))
+	c.setIdle(now)
+	err := c.r.Await()
+	c.setIdle(time.Time{})
+	if err != nil {
 		return err
 	}
 	_ = c.nc.SetReadDeadline(time.Now().Add(protocol.HeadTimeout))
@@ -150,25 +162,29 @@ func (c *conn) nextHead(head *http1.RequestHead) error {
 	return c.nc.SetReadDeadline(time.Time{})
 }
 
-// connect serves CONNECT on the explicit proxy: the connection goes on as if the client had dialled that
+// connectTo serves CONNECT on the explicit proxy: the connection goes on as if the client had dialled that
 // authority itself.
-func (c *conn) connect(ctx context.Context, head *http1.RequestHead) error {
+func (c *conn) connectTo(ctx context.Context, head *http1.RequestHead) error {
 	a, err := protocol.ParseAuthority(head.Authority, 0)
-	if err == nil && head.Host != "" && head.Host != head.Authority {
-		err = fmt.Errorf("CONNECT to %q with Host %q", head.Authority, head.Host)
+	if err == nil && head.Host != "" {
+		var host protocol.Authority
+		if host, err = protocol.ParseAuthority(head.Host, a.Port); err == nil && host != a {
+			err = fmt.Errorf("CONNECT to %v with Host %v", a, host)
+		}
+	}
+	reason := protocol.ReasonBadAuthority
+	if err == nil && len(c.r.TakeBuffered()) > 0 { // it may not speak before it is answered
+		reason, err = protocol.ReasonBadRequest, errors.New("bytes behind CONNECT")
 	}
 	if err != nil {
-		c.refuse(protocol.ReasonBadAuthority, false)
+		c.refuse(head.Method, reason, false)
+		c.linger()
 		return err
-	}
-	if len(c.r.TakeBuffered()) > 0 { // it may not speak before it is answered
-		c.refuse(protocol.ReasonBadRequest, false)
-		return errors.New("bytes behind CONNECT")
 	}
 	if _, err := io.WriteString(c.nc, "HTTP/1.1 200 OK\r\n\r\n"); err != nil {
 		return err
 	}
-	c.proxy, c.name, c.port = false, a.Host, a.Port
+	c.proxy, c.name, c.connect, c.port = false, a.Host, a.Host, a.Port
 	return c.begin(ctx, c.nc)
 }
 
@@ -187,4 +203,12 @@ func (s *sniffed) Read(p []byte) (int, error) {
 	s.given = true
 	p[0] = s.first[0]
 	return 1, nil
+}
+
+// CloseWrite sends our end of the connection.
+func (s *sniffed) CloseWrite() error {
+	if half, ok := s.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
+	"syscall"
 	"time"
 
 	"torno.internal/guest/internal/relay"
@@ -13,214 +15,157 @@ import (
 )
 
 // exchange serves one request whose head was read. It reports whether the connection can carry another.
+// On error the response has begun and cannot end: the client must not take it for whole.
 func (c *conn) exchange(ctx context.Context, head *http1.RequestHead) (keep bool, err error) {
-	req, err := c.request(head)
-	if err != nil {
-		c.front.Log.Debug("request refused", "host", head.Host, "error", err)
-		return c.refuse(reasonOf(err), c.drained(head)), nil
+	if err := c.request(head); err != nil {
+		return c.refused(head, err, c.drained(head)), nil
 	}
-	s, err := c.send(ctx, head, req)
-	if err != nil {
-		c.front.Log.Debug("request not sent", "host", head.Host, "error", err)
-		return c.refuse(reasonOf(err), c.drained(head)), nil
+	if c.arrived(head) {
+		return c.exchangeWhole(ctx, head)
 	}
-	uploaded := make(chan error, 1)
-	stop := func() {}
-	if c.r.Done() {
-		uploaded <- nil
-		stop = c.watch(s) // an upload would notice by itself
-	} else {
-		go func() { uploaded <- c.upload(s) }()
-	}
-	whole, err := c.respond(head, s)
-	stop()
-	return c.finish(s, uploaded, whole && head.KeepAlive, err)
+	return c.exchangeStreamed(ctx, head)
 }
 
-// uploadGrace is how long a request may go on once its response has ended. Most have ended by then and
-// only need to say so; the rest of any other is of no use to anybody.
-const uploadGrace = 250 * time.Millisecond
+// arrived reports whether all of the content has arrived together with the head, as for most requests.
+func (c *conn) arrived(head *http1.RequestHead) bool {
+	return head.ContentLength >= 0 && head.ContentLength <= int64(c.r.Buffered()) && head.ContentLength <= wholeSize
+}
 
-// finish joins the upload and gives the stream back, or aborts it.
-func (c *conn) finish(s *relay.Stream, uploaded <-chan error, keep bool, err error) (bool, error) {
-	grace := time.NewTimer(uploadGrace)
-	defer grace.Stop()
-	if err != nil {
-		s.Cut()
-	}
-	select {
-	case uploadErr := <-uploaded:
-		if err == nil && uploadErr == nil {
-			s.Release()
-			return keep, nil
+// wholeSize is how long the content of a request may be that is held until its response begins.
+const wholeSize = 16 << 10 // bytes
+
+var wholeBuffers = sync.Pool{New: func() any { return new([wholeSize]byte) }}
+
+// exchangeWhole serves a request that has arrived whole: without a goroutine, and in one write.
+func (c *conn) exchangeWhole(ctx context.Context, head *http1.RequestHead) (keep bool, err error) {
+	var content []byte
+	if head.ContentLength > 0 {
+		buf := wholeBuffers.Get().(*[wholeSize]byte)
+		defer wholeBuffers.Put(buf)
+		content = buf[:head.ContentLength]
+		if _, err := io.ReadFull(c.r, content); err != nil {
+			return false, err
 		}
-		s.Abort()
-		return false, errors.Join(err, uploadErr)
-	case <-grace.C:
-		s.Cut()
-		_ = c.tcp.SetReadDeadline(time.Now())
-		<-uploaded
-		s.Abort()
+	}
+	if _, err := c.r.Read(c.scratch[:]); err != io.EOF { // stand before the next request
 		return false, err
 	}
-}
-
-// send writes the request's head, and its content as far as that has arrived, to a stream. A stream that
-// the broker closed while it was idle is replaced, as long as nothing of the content was read.
-func (c *conn) send(ctx context.Context, head *http1.RequestHead, req *protocol.Request) (*relay.Stream, error) {
-	s, err := c.front.Pool.Open(ctx)
+	s, err := c.ask(ctx, content)
 	if err != nil {
-		return nil, err
+		return c.refused(head, err, head.KeepAlive), nil
 	}
-	if err := s.WriteRequest(req); err != nil {
-		s.Abort()
-		return nil, protocol.Refuse(protocol.ReasonBadRequest, err)
-	}
-	if err := c.sendBuffered(head, s); err != nil {
-		s.Abort()
-		return nil, protocol.Refuse(protocol.ReasonBrokerUnavailable, err)
-	}
-	return s, nil
+	keep, err = c.respond(head, s, nil)
+	return c.finish(s, nil, keep, err)
 }
 
-// sendBuffered sends a request that has arrived whole, which most have, in one write and without a
-// goroutine. Of any other it sends the head.
-func (c *conn) sendBuffered(head *http1.RequestHead, s *relay.Stream) error {
-	if head.ContentLength < 0 || head.ContentLength > int64(c.r.Buffered()) {
-		return s.Flush()
+// exchangeStreamed serves a request whose content comes, or may come, later.
+func (c *conn) exchangeStreamed(ctx context.Context, head *http1.RequestHead) (keep bool, err error) {
+	s, err := c.announce(ctx)
+	if err != nil {
+		return c.refused(head, err, false), nil
 	}
-	if _, err := bhttp.Copy(s, c.r, func(int64) error { return nil }); err != nil {
+	up := c.startUpload(s)
+	if err := s.ReadResponse(&c.resp); err != nil {
+		c.joinUpload(s, up)
+		c.release(s, false)
+		var malformed *http1.Error
+		if errors.As(up.err, &malformed) {
+			c.refuseMalformed(malformed)
+			return false, nil
+		}
+		return c.refused(head, err, false), nil
+	}
+	keep, err = c.respond(head, s, up)
+	return c.finish(s, up, keep, err)
+}
+
+// ask sends a request that is held whole and reads the first response head into c.resp. Where the
+// broker did not look at the request it is sent again, on another stream.
+func (c *conn) ask(ctx context.Context, content []byte) (*relay.Stream, error) {
+	begun := time.Time{}
+	for again := false; ; again = true {
+		s, err := c.front.Pool.Open(ctx)
+		if err != nil {
+			return nil, err
+		}
+		c.hold(s)
+		if err = c.send(s, content); err == nil {
+			if err = s.ReadResponse(&c.resp); err == nil {
+				return s, nil
+			}
+		}
+		stale := s.Used() && !again && isSafe(c.req.Method) && hungUp(err)
+		if gone := c.release(s, false); gone || !stale && !waitBusy(ctx, &begun, err) {
+			return nil, err
+		}
+	}
+}
+
+// announce sends the request's head and waits until the stream is known to be let in, so that no content
+// is read that could not be sent again.
+func (c *conn) announce(ctx context.Context) (*relay.Stream, error) {
+	begun := time.Time{}
+	for {
+		s, err := c.front.Pool.Open(ctx)
+		if err != nil {
+			return nil, err
+		}
+		c.hold(s)
+		if err = s.WriteRequest(&c.req); err == nil {
+			err = s.Flush()
+		}
+		if err == nil {
+			err = s.Admitted()
+		}
+		if err == nil {
+			return s, nil
+		}
+		if gone := c.release(s, false); gone || !waitBusy(ctx, &begun, err) {
+			return nil, err
+		}
+	}
+}
+
+func (c *conn) send(s *relay.Stream, content []byte) error {
+	if err := s.WriteRequest(&c.req); err != nil {
+		return err
+	}
+	if _, err := s.Write(content); err != nil {
 		return err
 	}
 	return s.CloseWrite(nil)
 }
 
-// upload carries the request's content and trailers.
-func (c *conn) upload(s *relay.Stream) error {
-	if _, err := bhttp.Copy(s, c.r, func(int64) error { return s.Flush() }); err != nil {
-		s.Cut() // the client is gone, or has sent what is no content: the broker must not take it for whole
-		return err
-	}
-	return s.CloseWrite(c.r.Trailer())
-}
+// busyPause is how long a request waits when the broker counts streams that it has not yet seen closed.
+const busyPause = 50 * time.Millisecond
 
-// respond passes the response on: interim ones, the head, content as it arrives, trailers. whole means
-// that it ended as it should.
-func (c *conn) respond(head *http1.RequestHead, s *relay.Stream) (whole bool, err error) {
-	var resp protocol.Response
-	for {
-		if err := s.ReadResponse(&resp); err != nil {
-			return c.refuse(reasonOf(err), false), err
-		}
-		if !resp.Interim() {
-			break
-		}
-		if err := c.interim(head, &resp); err != nil {
-			return false, err
-		}
-	}
-	length, closing := framing(head, &resp)
-	old := head.Proto == "HTTP/1.0"
-	if err := c.w.WriteResponse(resp.Status, resp.Fields, length, length == http1.Unknown && !old, closing); err != nil {
-		return false, err
-	}
-	if s.Buffered() == 0 {
-		if err := c.w.Flush(); err != nil {
-			return false, err
-		}
-	}
-	_, err = bhttp.Copy(c.w, s, func(total int64) error {
-		if total == length {
-			return nil // the end goes out together with the last piece
-		}
-		return c.w.Flush()
-	})
-	if err != nil {
-		return false, err // without an end: the client must not take it for whole
-	}
-	var trailer protocol.Fields
-	if err := s.ReadTrailer(&trailer); err != nil {
-		return false, err
-	}
-	return !closing, c.w.Close(trailer)
-}
-
-// interim passes an interim response on, but 100 (Continue) to clients that did not ask, and any to
-// those of HTTP/1.0, which know none.
-func (c *conn) interim(head *http1.RequestHead, resp *protocol.Response) error {
-	if head.Proto == "HTTP/1.0" || resp.Status == 100 && !head.ExpectContinue {
-		return nil
-	}
-	if err := c.w.WriteResponse(resp.Status, resp.Fields, http1.NoContent, false, false); err != nil {
-		return err
-	}
-	return c.w.Flush()
-}
-
-// framing decides how the response's content is framed for the client.
-func framing(head *http1.RequestHead, resp *protocol.Response) (length int64, closing bool) {
-	closing = !head.KeepAlive
-	if protocol.NoContent(head.Method, resp.Status) {
-		return http1.NoContent, closing
-	}
-	if n, ok, err := http1.ContentLength(resp.Fields); err == nil && ok {
-		return n, closing
-	}
-	return http1.Unknown, closing || head.Proto == "HTTP/1.0"
-}
-
-// refuse answers with reason and reports whether the connection can go on, which it can if the request
-// was read to its end.
-func (c *conn) refuse(reason protocol.Reason, whole bool) bool {
-	resp, content := protocol.Refusal(reason)
-	if resp.Status == 503 || resp.Status == 429 {
-		resp.Fields = append(resp.Fields, protocol.Field{Name: "retry-after", Value: "1"})
-	}
-	return c.write(&resp, content, whole)
-}
-
-// refuseMalformed answers to what is no request, and closes.
-func (c *conn) refuseMalformed(e *http1.Error) {
-	resp, content := protocol.Refusal(e.Reason)
-	resp.Status = e.Status
-	c.write(&resp, content, false)
-}
-
-func (c *conn) write(resp *protocol.Response, content []byte, keep bool) bool {
-	_ = c.nc.SetWriteDeadline(time.Now().Add(protocol.HeadTimeout))
-	err := c.w.WriteResponse(resp.Status, resp.Fields, int64(len(content)), false, !keep)
-	if err == nil {
-		_, err = c.w.Write(content)
-	}
-	if err == nil {
-		err = c.w.Close(nil)
-	}
-	_ = c.nc.SetWriteDeadline(time.Time{})
-	if err == nil && !keep {
-		c.linger()
-	}
-	return keep && err == nil
-}
-
-// linger reads on for a moment before the connection is closed: closing with bytes unread would reset it,
-// and the client might lose the answer.
-func (c *conn) linger() {
-	if half, ok := c.nc.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite()
-	}
-	_ = c.nc.SetReadDeadline(time.Now().Add(lingerTimeout))
-	_, _ = io.CopyN(io.Discard, c.nc, lingerBytes)
-}
-
-const lingerBytes = 256 << 10
-
-// drained reads the content of a refused request away if it has arrived already.
-func (c *conn) drained(head *http1.RequestHead) bool {
-	if head.ContentLength < 0 || head.ContentLength > int64(c.r.Buffered()) || head.ExpectContinue || !head.KeepAlive || head.Method == "CONNECT" {
+// waitBusy waits a moment if err is that the broker had no room for the stream, at most StreamWait since
+// begun, which it sets. It reports whether to try again.
+func waitBusy(ctx context.Context, begun *time.Time, err error) bool {
+	var status *protocol.StatusError
+	if !errors.As(err, &status) || status.Status != protocol.StatusBusy {
 		return false
 	}
-	_, err := io.Copy(io.Discard, c.r)
-	return err == nil
+	if begun.IsZero() {
+		*begun = time.Now()
+	}
+	if time.Since(*begun) > protocol.StreamWait {
+		return false
+	}
+	select {
+	case <-time.After(busyPause):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// isSafe reports whether a method asks for nothing to be changed (RFC 9110 §9.2.1).
+func isSafe(method string) bool { return method == "GET" || method == "HEAD" || method == "OPTIONS" }
+
+// hungUp reports whether err is the end of a stream on which no response had begun.
+func hungUp(err error) bool {
+	return err == io.EOF || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // reasonOf returns the reason that err carries, or that the broker's refusal of a stream means.
@@ -236,4 +181,9 @@ func reasonOf(err error) protocol.Reason {
 		return protocol.ReasonSessionEnded
 	}
 	return protocol.ReasonBrokerUnavailable
+}
+
+// writeRefused tells a request that the wire does not carry from a broker that fails.
+func writeRefused(err error) bool {
+	return errors.Is(err, bhttp.ErrMalformed) || errors.Is(err, bhttp.ErrTooLarge)
 }

@@ -6,23 +6,17 @@ package front
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
-	"sync"
 	"time"
 
 	"torno.internal/guest/internal/relay"
 	"torno.internal/protocol"
 )
 
-// Limits on the workload's side.
-const (
-	maxConns      = 4096            // connections at once; more wait to be accepted
-	keepAliveIdle = 5 * time.Minute // between two requests
-	lingerTimeout = 2 * time.Second // for a client to read a refusal before the connection closes
-)
+// keepAliveIdle is how long a connection may wait for its next request.
+const keepAliveIdle = 5 * time.Minute
 
 // A Leafer gets leaf certificates for one name or address and one P-256 public key in PKIX DER.
 type Leafer interface {
@@ -40,13 +34,12 @@ type Config struct {
 // A Front serves captured connections. It is safe for concurrent use.
 type Front struct {
 	Config
-	tls   *tls.Config
-	slots chan struct{}
+	tls *tls.Config
 }
 
 // New returns a Front.
 func New(c Config) *Front {
-	f := &Front{Config: c, slots: make(chan struct{}, maxConns)}
+	f := &Front{Config: c}
 	leaves := newLeaves(c.Leaf)
 	f.tls = &tls.Config{
 		MinVersion:       tls.VersionTLS12,
@@ -67,42 +60,20 @@ func New(c Config) *Front {
 // fails. It returns once all of them have ended.
 func (f *Front) Serve(ctx context.Context, ln net.Listener) error {
 	return f.serve(ctx, ln, func(nc net.Conn) *conn {
-		return &conn{front: f, dialled: addrPort(nc.LocalAddr())}
+		c := newConn(f, nc)
+		c.dialled = addrPort(nc.LocalAddr())
+		c.port = c.dialled.Port()
+		return c
 	})
 }
 
 // ServeProxy serves clients that were told to use a proxy.
 func (f *Front) ServeProxy(ctx context.Context, ln net.Listener) error {
-	return f.serve(ctx, ln, func(net.Conn) *conn { return &conn{front: f, proxy: true} })
-}
-
-func (f *Front) serve(ctx context.Context, ln net.Listener, prepare func(net.Conn) *conn) error {
-	ctx, cancel := context.WithCancel(ctx)
-	var conns sync.WaitGroup
-	defer conns.Wait()
-	defer cancel()
-	defer context.AfterFunc(ctx, func() { ln.Close() })()
-	for {
-		select {
-		case f.slots <- struct{}{}:
-		case <-ctx.Done():
-			return nil
-		}
-		nc, err := ln.Accept()
-		if err != nil {
-			<-f.slots
-			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-				return nil
-			}
-			return err
-		}
-		conns.Go(func() {
-			defer func() { <-f.slots }()
-			defer nc.Close()
-			defer context.AfterFunc(ctx, func() { nc.Close() })()
-			prepare(nc).serve(ctx, nc)
-		})
-	}
+	return f.serve(ctx, ln, func(nc net.Conn) *conn {
+		c := newConn(f, nc)
+		c.proxy = true
+		return c
+	})
 }
 
 func addrPort(a net.Addr) netip.AddrPort {

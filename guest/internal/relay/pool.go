@@ -47,6 +47,10 @@ func (p *Pool) Open(ctx context.Context) (*Stream, error) {
 	return s, nil
 }
 
+// maxIdle is how long a stream may be idle and still be used: the broker closes it soon after, and a
+// request that is on its way then would be lost.
+const maxIdle = protocol.StreamIdleTimeout - 30*time.Second
+
 // take takes a slot, waiting if there is none.
 func (p *Pool) take(ctx context.Context) error {
 	select {
@@ -79,7 +83,7 @@ func (p *Pool) reuse() *Stream {
 		p.idle[n-1] = nil
 		p.idle = p.idle[:n-1]
 		p.mu.Unlock()
-		if s.quiet() {
+		if time.Since(s.since) < maxIdle && s.quiet() {
 			return s
 		}
 		s.close()
@@ -92,6 +96,7 @@ func (s *Stream) Release() {
 	if p == nil {
 		return
 	}
+	s.used, s.since = true, time.Now()
 	p.mu.Lock()
 	keep := len(p.idle) < protocol.MaxIdleStreams && s.r.Buffered() == 0
 	if keep {

@@ -110,10 +110,12 @@ func refusal(resp *protocol.Response) error {
 // A Stream is one connection to the broker. It carries one exchange at a time: the request by the
 // Write methods, the response by the Read methods, from two goroutines if need be.
 type Stream struct {
-	conn *prefaced
-	r    *bhttp.Reader
-	w    *bhttp.Writer
-	pool *Pool
+	conn  *prefaced
+	r     *bhttp.Reader
+	w     *bhttp.Writer
+	pool  *Pool
+	used  bool      // an exchange has ended on it
+	since time.Time // when it became idle
 }
 
 func newStream(c net.Conn, p protocol.Preface) *Stream {
@@ -141,6 +143,14 @@ func (s *Stream) Read(p []byte) (int, error) { return s.r.Read(p) }
 
 // ReadTrailer reads the response's trailers, after io.EOF.
 func (s *Stream) ReadTrailer(f *protocol.Fields) error { return s.r.ReadTrailer(f) }
+
+// Used reports whether the stream has carried an exchange before: the broker may have closed it meanwhile
+// without having looked at this one.
+func (s *Stream) Used() bool { return s.used }
+
+// Admitted waits until the broker has let the stream in; its refusal is a *protocol.StatusError. The
+// preface must have been flushed.
+func (s *Stream) Admitted() error { return s.conn.admitted() }
 
 // Buffered returns how many bytes of the response have arrived and were not read.
 func (s *Stream) Buffered() int { return s.r.Buffered() }
@@ -177,11 +187,26 @@ func (c *prefaced) WriteBuffers(b *net.Buffers) (int64, error) {
 }
 
 func (c *prefaced) Read(p []byte) (int, error) {
-	if !c.replied {
-		if err := protocol.ReadPrefaceReply(c.Conn); err != nil {
-			return 0, err
-		}
-		c.replied = true
+	if err := c.admitted(); err != nil {
+		return 0, err
 	}
 	return c.Conn.Read(p)
 }
+
+// admitted reads the reply to the preface, once. A broker that is alive gives it at once.
+func (c *prefaced) admitted() error {
+	if c.replied {
+		return nil
+	}
+	if err := c.Conn.SetReadDeadline(time.Now().Add(replyTimeout)); err != nil {
+		return err
+	}
+	if err := protocol.ReadPrefaceReply(c.Conn); err != nil {
+		return err
+	}
+	c.replied = true
+	return c.Conn.SetReadDeadline(time.Time{})
+}
+
+// replyTimeout is how long the broker may take to answer a preface: busy, not hung.
+const replyTimeout = 2 * protocol.PrefaceTimeout

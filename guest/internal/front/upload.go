@@ -1,0 +1,111 @@
+package front
+
+import (
+	"errors"
+	"io"
+	"time"
+
+	"torno.internal/guest/internal/relay"
+	"torno.internal/protocol"
+	"torno.internal/protocol/bhttp"
+)
+
+// An upload carries a request's content on while its response is read. A nil upload has ended well.
+type upload struct {
+	done chan struct{}
+	err  error // once done is closed
+}
+
+func (c *conn) startUpload(s *relay.Stream) *upload {
+	up := &upload{done: make(chan struct{})}
+	go func() {
+		defer close(up.done)
+		up.err = c.upload(s)
+	}()
+	return up
+}
+
+// upload carries the content and the trailers. When the client fails the stream is cut, or the broker
+// would wait for the rest; when the broker fails it is not, since an answer may have come before.
+func (c *conn) upload(s *relay.Stream) error {
+	from := &source{Reader: c.r}
+	if _, err := bhttp.Copy(s, from, func(int64) error { return s.Flush() }); err != nil {
+		if from.failed {
+			s.Cut()
+		}
+		return err
+	}
+	return s.CloseWrite(ownTrailer(c.r.Trailer()))
+}
+
+// A source remembers whether reading it failed.
+type source struct {
+	io.Reader
+	failed bool
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	s.failed = err != nil && !errors.Is(err, io.EOF)
+	return n, err
+}
+
+// ended reports whether the upload has ended.
+func (u *upload) ended() bool {
+	if u == nil {
+		return true
+	}
+	select {
+	case <-u.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// uploadGrace is how long a request may go on once its response has ended. Most have ended by then and
+// only need to say so; the rest of any other is of no use to anybody.
+const uploadGrace = 250 * time.Millisecond
+
+// wait waits for the upload's end, at most for d.
+func (u *upload) wait(d time.Duration) bool {
+	if u.ended() {
+		return true
+	}
+	grace := time.NewTimer(d)
+	defer grace.Stop()
+	select {
+	case <-u.done:
+		return true
+	case <-grace.C:
+		return false
+	}
+}
+
+// joinUpload ends an upload that is of no more use.
+func (c *conn) joinUpload(s *relay.Stream, up *upload) {
+	if up.ended() {
+		return
+	}
+	s.Cut()
+	_ = c.nc.SetReadDeadline(time.Unix(1, 0))
+	<-up.done
+	_ = c.nc.SetReadDeadline(time.Time{})
+}
+
+// finish joins the upload and gives the stream back if both messages have ended, or aborts it.
+func (c *conn) finish(s *relay.Stream, up *upload, keep bool, err error) (bool, error) {
+	if err == nil && up.wait(uploadGrace) && (up == nil || up.err == nil) {
+		c.release(s, true)
+		return keep, nil
+	}
+	c.joinUpload(s, up)
+	c.release(s, false)
+	if up != nil && err != nil {
+		err = errors.Join(err, up.err)
+	}
+	return false, err
+}
+
+// ownTrailer removes from a request's trailers what only we may say.
+func ownTrailer(f protocol.Fields) protocol.Fields { return f.DelFunc(isOwn) }
