@@ -2,14 +2,13 @@ package broker
 
 import (
 	"errors"
-	"fmt"
 	"io"
-	"strconv"
 	"strings"
 
 	"torno.internal/broker/internal/upstream"
 	"torno.internal/protocol"
 	"torno.internal/protocol/bhttp"
+	"torno.internal/protocol/http1"
 )
 
 // A body is the request's content as far as it is known when the head goes upstream.
@@ -24,11 +23,9 @@ type body struct {
 // is read at once, so that a request without content costs no goroutine.
 func (x *exchange) content() (body, error) {
 	b := body{length: -1, expect: strings.EqualFold(x.req.Fields.Get("expect"), "100-continue")}
-	if v, ok := x.req.Fields.Lookup("content-length"); ok {
-		n, err := strconv.ParseInt(v, 10, 64)
-		if err != nil || n < 0 || x.req.Fields.Count("content-length") > 1 {
-			return b, protocol.Refuse(protocol.ReasonBadRequest, fmt.Errorf("content-length %q", v))
-		}
+	if n, ok, err := http1.ContentLength(x.req.Fields); err != nil {
+		return b, protocol.Refuse(protocol.ReasonBadRequest, err)
+	} else if ok {
 		b.length = n
 	}
 	if x.st.r.Buffered() == 0 {
@@ -52,8 +49,19 @@ func (x *exchange) content() (body, error) {
 	return b, nil
 }
 
-// upload carries the request's content and trailers upstream.
+// upload carries the request's content and trailers upstream. Where the guest does not end them as it
+// should, the upstream must not wait for the rest; where the upstream takes no more, its response is still
+// to be read.
 func (x *exchange) upload(up *upstream.Exchange, b body) error {
+	from := &guestContent{r: x.st.r}
+	err := x.send(up, b, from)
+	if from.err != nil || errors.Is(err, http1.ErrShort) || errors.Is(err, http1.ErrLong) {
+		up.Abort()
+	}
+	return err
+}
+
+func (x *exchange) send(up *upstream.Exchange, b body, from *guestContent) error {
 	x.outcome.BytesUp += int64(len(b.first))
 	if len(b.first) > 0 {
 		if _, err := up.Write(b.first); err != nil {
@@ -64,15 +72,32 @@ func (x *exchange) upload(up *upstream.Exchange, b body) error {
 		if err := up.Flush(); err != nil {
 			return err
 		}
-		n, err := bhttp.Copy(up, x.st.r, func(int64) error { return up.Flush() })
+		n, err := bhttp.Copy(up, from, func(int64) error { return up.Flush() })
 		x.outcome.BytesUp += n
 		if err != nil {
 			return err
 		}
 	}
 	var trailer protocol.Fields
-	if err := x.st.r.ReadTrailer(&trailer); err != nil {
-		return err
+	if from.err = x.st.r.ReadTrailer(&trailer); from.err != nil {
+		return from.err
+	}
+	if x.use != nil {
+		trailer = x.use.StripFields(trailer)
 	}
 	return up.CloseWrite(trailer)
+}
+
+// A guestContent is a request's content; err is how reading it failed, if it did.
+type guestContent struct {
+	r   io.Reader
+	err error
+}
+
+func (g *guestContent) Read(p []byte) (int, error) {
+	n, err := g.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		g.err = err
+	}
+	return n, err
 }

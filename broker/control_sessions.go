@@ -8,11 +8,14 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"torno.internal/broker/internal/audit"
 	"torno.internal/broker/internal/session"
 	"torno.internal/broker/internal/store"
+	"torno.internal/protocol"
 	"torno.internal/protocol/control"
 )
 
@@ -38,6 +41,9 @@ func (b *Broker) trust(_ context.Context, f control.TrustedFile) (control.Truste
 
 // createSession registers one run of an agent and opens its socket.
 func (b *Broker) createSession(_ context.Context, req control.SessionRequest) (control.SessionCreated, error) {
+	if err := checkWorkload(&req.Workload); err != nil {
+		return control.SessionCreated{}, err
+	}
 	var file *control.AgentPolicy
 	if len(req.File) > 0 {
 		trusted, err := b.checkTrusted(req.Agent, req.File)
@@ -64,6 +70,25 @@ func (b *Broker) createSession(_ context.Context, req control.SessionRequest) (c
 	b.record(&control.Meta{Agent: s.agent, Name: s.id}, "session_created")
 	s.log.Info("session created", "isolation", string(req.Isolation))
 	return control.SessionCreated{ID: s.id, Broker: "unix://" + filepath.Join(b.socketDir(s.id), "b"), Warnings: p.warnings()}, nil
+}
+
+// checkWorkload refuses what no guest could start.
+func checkWorkload(w *protocol.Workload) error {
+	bad := func(what string) error {
+		return &control.Error{Code: control.CodeInvalid, Message: "workload: " + what}
+	}
+	switch {
+	case len(w.Argv) == 0 || w.Argv[0] == "":
+		return bad("no command")
+	case w.User != "" && w.User != protocol.UserAgent && w.User != protocol.UserRoot:
+		return bad(fmt.Sprintf("user %q is neither %s nor %s", w.User, protocol.UserAgent, protocol.UserRoot))
+	}
+	for _, s := range slices.Concat(w.Argv, w.Env, []string{w.Dir}) {
+		if strings.ContainsRune(s, 0) {
+			return bad(fmt.Sprintf("%q holds a zero byte", s))
+		}
+	}
+	return nil
 }
 
 // checkTrusted returns the approved file of agent if file is it, byte for byte.

@@ -207,17 +207,17 @@ func (x *exchange) forward(ctx context.Context) (bool, error) {
 	}
 	body, err := x.content()
 	if err != nil {
-		return false, err
+		return false, x.fail(err)
 	}
 	if err := x.writeHead(up, body.length); err != nil {
 		return false, x.fail(err)
 	}
 	uploaded := make(chan error, 1)
-	upload := func() { uploaded <- x.upload(up, body) }
 	if body.whole {
-		upload()
+		uploaded <- x.upload(up, body)
+		defer x.st.conn.watch(up.Abort)() // an upload would notice by itself that the guest is gone
 	} else {
-		go upload()
+		go func() { uploaded <- x.upload(up, body) }()
 	}
 	clean, err := x.download(up, body)
 	return x.finish(up, uploaded, clean, err)

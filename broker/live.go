@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -211,8 +212,17 @@ func (s *live) handle(nc net.Conn) {
 		return
 	}
 	defer s.leave(p.Kind)
+	defer s.survive(p.Kind)
 	if err := s.serve(ctx, st, p.Kind); err != nil && ctx.Err() == nil {
 		s.log.Debug("stream ended", "kind", p.Kind.String(), "err", err)
+	}
+}
+
+// survive ends one stream, and not the broker, when serving it panics: that is a mistake of ours, and a
+// guest that finds it must not take the other sessions down. What was panicked with stays out of the log.
+func (s *live) survive(kind protocol.Kind) {
+	if v := recover(); v != nil {
+		s.log.Error("a stream panicked", "kind", kind.String(), "type", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
 	}
 }
 
