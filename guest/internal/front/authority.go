@@ -97,10 +97,19 @@ func (c *conn) request(head *http1.RequestHead) error {
 		return isOwn(l) || l.Name == "http2-settings" || c.proxy && l.Name == "proxy-authorization"
 	})
 	if c.dialled.IsValid() {
-		f = append(f, protocol.Field{Name: protocol.FieldDialled, Value: c.dialled.String()})
+		f = append(f, protocol.Field{Name: protocol.FieldDialled, Value: c.dialledText})
 	}
-	c.req = protocol.Request{Method: head.Method, Scheme: c.scheme, Authority: a.String(), Path: head.Path, Fields: f}
+	c.req = protocol.Request{Method: head.Method, Scheme: c.scheme, Authority: c.text(a), Path: head.Path, Fields: f}
 	return nil
+}
+
+// text returns a as the broker reads it. Most connections ask for one authority, so the last is kept.
+func (c *conn) text(a protocol.Authority) string {
+	if a != c.last {
+		c.last = protocol.Authority{Host: strings.Clone(a.Host), Port: a.Port}
+		c.lastText = c.last.String()
+	}
+	return c.lastText
 }
 
 // isOwn reports whether a field is one that guest and broker alone may say.

@@ -16,9 +16,10 @@ import (
 
 // A conn is one connection of the workload. One goroutine owns it.
 type conn struct {
-	front   *Front
-	dialled netip.AddrPort // what the client connected to; zero on the explicit proxy
-	proxy   bool           // an explicit proxy's connection, before any CONNECT
+	front       *Front
+	dialled     netip.AddrPort // what the client connected to; zero on the explicit proxy
+	dialledText string
+	proxy       bool // an explicit proxy's connection, before any CONNECT
 
 	scheme  string // "https" once TLS ended here, else "http": written by us alone
 	name    string // the host that TLS or CONNECT named; empty: the request's word counts
@@ -34,6 +35,9 @@ type conn struct {
 	resp    protocol.Response
 	trailer protocol.Fields
 	scratch [1]byte
+
+	last     protocol.Authority // of the request before
+	lastText string
 
 	activity
 }

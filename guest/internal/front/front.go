@@ -62,7 +62,7 @@ func (f *Front) Serve(ctx context.Context, ln net.Listener) error {
 	return f.serve(ctx, ln, func(nc net.Conn) *conn {
 		c := newConn(f, nc)
 		c.dialled = addrPort(nc.LocalAddr())
-		c.port = c.dialled.Port()
+		c.dialledText, c.port = c.dialled.String(), c.dialled.Port()
 		return c
 	})
 }

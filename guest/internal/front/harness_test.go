@@ -35,7 +35,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // A house is a front with a broker behind it that does as a test says.
 type house struct {
-	t      *testing.T
+	t      testing.TB
 	ca     *x509.Certificate
 	caKey  *ecdsa.PrivateKey
 	front  *Front
@@ -50,7 +50,7 @@ type house struct {
 // dialled is where captured connections of the tests believe to go.
 var dialled = netip.MustParseAddrPort("100.64.0.1:443")
 
-func newHouse(t *testing.T) *house {
+func newHouse(t testing.TB) *house {
 	t.Helper()
 	h := &house{t: t, broker: echo}
 	h.ca, h.caKey = h.sign(&x509.Certificate{

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"syscall"
 	"time"
@@ -136,20 +135,30 @@ func (p *Pool) Close() {
 // quiet reports whether an idle stream still stands: nothing has arrived, not even its end. A kind of
 // connection that can't be looked at counts as quiet.
 func (s *Stream) quiet() bool {
-	sc, ok := s.conn.Conn.(syscall.Conn)
-	if !ok {
-		return true
+	if s.peek == nil {
+		sc, ok := s.conn.Conn.(syscall.Conn)
+		if !ok {
+			return true
+		}
+		raw, err := sc.SyscallConn()
+		if err != nil {
+			return false
+		}
+		s.peek = &peek{raw: raw}
+		s.peek.look = s.peek.poll
 	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return false
-	}
-	quiet := false
-	err = raw.Read(func(fd uintptr) bool {
-		var b [1]byte
-		_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		quiet = errors.Is(err, unix.EAGAIN)
-		return true
-	})
-	return err == nil && quiet
+	return s.peek.raw.Control(s.peek.look) == nil && s.peek.quiet
+}
+
+// A peek looks at a connection without reading; it is kept, since every exchange needs one.
+type peek struct {
+	raw   syscall.RawConn
+	look  func(fd uintptr)
+	quiet bool
+}
+
+func (p *peek) poll(fd uintptr) {
+	fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}}
+	n, err := unix.Poll(fds[:], 0)
+	p.quiet = n == 0 && err == nil
 }

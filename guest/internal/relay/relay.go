@@ -116,6 +116,7 @@ type Stream struct {
 	pool  *Pool
 	used  bool      // an exchange has ended on it
 	since time.Time // when it became idle
+	peek  *peek     // nil until it is first looked at
 }
 
 func newStream(c net.Conn, p protocol.Preface) *Stream {
