@@ -44,7 +44,7 @@ func New(c Config) *Front {
 	f.tls = &tls.Config{
 		MinVersion:       tls.VersionTLS12,
 		CurvePreferences: []tls.CurveID{tls.X25519, tls.CurveP256}, // nobody records loopback
-		NextProtos:       []string{"http/1.1"},
+		NextProtos:       []string{"http/1.1", "http/1.0"},
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			name, err := f.certificateName(hello)
 			if err != nil {

@@ -45,6 +45,10 @@ type house struct {
 	asked  atomic.Int64 // exchanges that reached the broker
 	leaves atomic.Int64 // leaves that were asked for
 	fail   atomic.Int64 // leaves still to be refused
+	limit  atomic.Int64 // leaves still to be refused for coming too fast
+
+	refusal  atomic.Int64 // the protocol.Status of streams still to be refused
+	refusals atomic.Int64 // how many those are
 }
 
 // dialled is where captured connections of the tests believe to go.
@@ -117,7 +121,11 @@ func (h *house) serveBroker(ctx context.Context, ln net.Listener) {
 			if _, err := protocol.ReadPreface(c); err != nil {
 				return
 			}
-			if _, err := c.Write(protocol.PrefaceReply{Version: protocol.Version}.AppendTo(nil)); err != nil {
+			reply := protocol.PrefaceReply{Version: protocol.Version}
+			if h.refusals.Add(-1) >= 0 {
+				reply.Status = protocol.Status(h.refusal.Load())
+			}
+			if _, err := c.Write(reply.AppendTo(nil)); err != nil || reply.Status != protocol.StatusOK {
 				return
 			}
 			r, w := bhttp.NewReader(c), bhttp.NewWriter(c)
@@ -143,6 +151,9 @@ func echo(req *protocol.Request, r *bhttp.Reader, w *bhttp.Writer, _ net.Conn) e
 		return err
 	}
 	text := fmt.Sprintf("%s %s://%s%s %d %v", req.Method, req.Scheme, req.Authority, req.Path, len(body), trailer)
+	if req.Method == "HEAD" {
+		text = ""
+	}
 	return reply(w, 200, protocol.Fields{{Name: "x-fields", Value: fmt.Sprint(len(req.Fields))}}, text, nil)
 }
 
@@ -161,6 +172,9 @@ func (h *house) Leaf(_ context.Context, name string, key []byte) (*protocol.Leaf
 	h.leaves.Add(1)
 	if h.fail.Add(-1) >= 0 {
 		return nil, errors.New("refused")
+	}
+	if h.limit.Add(-1) >= 0 {
+		return nil, protocol.Refuse(protocol.ReasonRateLimited, nil)
 	}
 	pub, err := x509.ParsePKIXPublicKey(key)
 	if err != nil {
@@ -226,6 +240,11 @@ func (h *house) raw(addr, name string) net.Conn {
 	if name == "" {
 		return c
 	}
+	return h.overTLS(c, name)
+}
+
+func (h *house) overTLS(c net.Conn, name string) net.Conn {
+	h.t.Helper()
 	t := tls.Client(c, h.tlsConfig(name))
 	if err := t.Handshake(); err != nil {
 		h.t.Fatal(err)
