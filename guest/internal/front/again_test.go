@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -126,5 +127,33 @@ func TestRefusedUpload(t *testing.T) {
 			t.Fatalf("upload %d: %q", i, got)
 		}
 		conn.Close()
+	}
+}
+
+// A broker that fails after an interim response: the client is told, and the stream is not used again.
+func TestBrokerFailsAfterInterim(t *testing.T) {
+	h := newHouse(t)
+	h.broker = func(req *protocol.Request, r *bhttp.Reader, w *bhttp.Writer, c net.Conn) error {
+		if req.Path == "/whole" {
+			return echo(req, r, w, c)
+		}
+		_ = w.WriteResponse(&protocol.Response{Status: 103})
+		_ = w.Flush()
+		if req.Path == "/malformed" {
+			_, _ = c.Write([]byte{0x40, 0x01}) // a status that is longer than needed
+			_, _ = io.Copy(io.Discard, c)
+		}
+		return errors.New("failed")
+	}
+	for _, path := range []string{"/cut", "/malformed"} {
+		conn := h.raw(h.addr, "a.example")
+		fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: a.example\r\n\r\n", path)
+		b, err := io.ReadAll(conn)
+		if err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 103 ") || !strings.Contains(string(b), "HTTP/1.1 503 ") {
+			t.Errorf("%s: %q, %v", path, b, err)
+		}
+		if got := status(h.raw(h.addr, "a.example"), "POST /whole HTTP/1.1\r\nHost: a.example\r\nContent-Length: 0\r\n\r\n"); got != "200" {
+			t.Errorf("after %s: %q", path, got)
+		}
 	}
 }

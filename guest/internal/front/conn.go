@@ -151,6 +151,8 @@ func (c *conn) requests(ctx context.Context, nc net.Conn) error {
 
 // nextHead reads the next request's head: idle for keepAliveIdle at most, then within HeadTimeout.
 func (c *conn) nextHead(head *http1.RequestHead) error {
+	*head = http1.RequestHead{Fields: emptied(head.Fields)}
+	c.req, c.resp = protocol.Request{}, protocol.Response{Fields: emptied(c.resp.Fields)}
 	now := time.Now()
 	_ = c.nc.SetReadDeadline(now.Add(keepAliveIdle))
 	c.setIdle(now)
@@ -164,6 +166,16 @@ func (c *conn) nextHead(head *http1.RequestHead) error {
 		return err
 	}
 	return c.nc.SetReadDeadline(time.Time{})
+}
+
+// emptied returns the memory of f without what it held, so that an idle connection keeps no head alive.
+func emptied(f protocol.Fields) protocol.Fields {
+	const enough = 64
+	if cap(f) > enough {
+		return nil
+	}
+	clear(f[:cap(f)])
+	return f[:0]
 }
 
 // connectTo serves CONNECT on the explicit proxy: the connection goes on as if the client had dialled that

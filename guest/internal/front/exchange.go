@@ -111,7 +111,7 @@ func (c *conn) announce(ctx context.Context) (*relay.Stream, error) {
 			return nil, err
 		}
 		c.hold(s)
-		if err = s.WriteRequest(&c.req); err == nil {
+		if err = c.writeHead(s); err == nil {
 			err = s.Flush()
 		}
 		if err == nil {
@@ -127,7 +127,7 @@ func (c *conn) announce(ctx context.Context) (*relay.Stream, error) {
 }
 
 func (c *conn) send(s *relay.Stream, content []byte) error {
-	if err := s.WriteRequest(&c.req); err != nil {
+	if err := c.writeHead(s); err != nil {
 		return err
 	}
 	if _, err := s.Write(content); err != nil {
@@ -183,7 +183,11 @@ func reasonOf(err error) protocol.Reason {
 	return protocol.ReasonBrokerUnavailable
 }
 
-// writeRefused tells a request that the wire does not carry from a broker that fails.
-func writeRefused(err error) bool {
-	return errors.Is(err, bhttp.ErrMalformed) || errors.Is(err, bhttp.ErrTooLarge)
+// writeHead writes the request's head. What the wire does not carry is the client's fault.
+func (c *conn) writeHead(s *relay.Stream) error {
+	err := s.WriteRequest(&c.req)
+	if errors.Is(err, bhttp.ErrMalformed) || errors.Is(err, bhttp.ErrTooLarge) {
+		return protocol.Refuse(protocol.ReasonBadRequest, err)
+	}
+	return err
 }

@@ -1,6 +1,7 @@
 package front
 
 import (
+	"errors"
 	"io"
 	"time"
 
@@ -10,8 +11,12 @@ import (
 	"torno.internal/protocol/http1"
 )
 
+// errAnswered means that the broker failed and the client was told so in time.
+var errAnswered = errors.New("answered by the guest")
+
 // respond passes the response on whose first head stands in c.resp: interim ones, the head, content as it
-// arrives, trailers. It reports whether the connection can carry another request.
+// arrives, trailers. It reports whether the connection can carry another request. On error the response
+// has begun and cannot end, unless that is errAnswered.
 func (c *conn) respond(head *http1.RequestHead, s *relay.Stream, up *upload) (keep bool, err error) {
 	continued := false
 	for c.resp.Interim() {
@@ -21,11 +26,12 @@ func (c *conn) respond(head *http1.RequestHead, s *relay.Stream, up *upload) (ke
 		}
 		if err := s.ReadResponse(&c.resp); err != nil {
 			c.joinUpload(s, up)
-			return c.refused(head, err, false), nil
+			c.refused(head, err, false)
+			return false, errAnswered
 		}
 	}
 	length, closing := framing(head, &c.resp)
-	if !up.ended() && (c.resp.Status >= 400 || head.ExpectContinue && !continued) {
+	if (c.resp.Status >= 400 || head.ExpectContinue && !continued) && !up.wait(earlyGrace) {
 		closing = true // the rest of the request will not be read
 	}
 	old := head.Proto == "HTTP/1.0"
@@ -45,6 +51,9 @@ func (c *conn) respond(head *http1.RequestHead, s *relay.Stream, up *upload) (ke
 	}
 	return !closing, nil
 }
+
+// earlyGrace is how long an error's head waits for the end of the request, which has most often come.
+const earlyGrace = 5 * time.Millisecond
 
 // download passes content and trailers on. Nothing is held back but the end, which goes out together with
 // the last piece where that is known or has arrived.
@@ -92,11 +101,7 @@ func framing(head *http1.RequestHead, resp *protocol.Response) (length int64, cl
 // whether the connection can go on, which it can if the request was read to its end.
 func (c *conn) refused(head *http1.RequestHead, err error, whole bool) bool {
 	c.front.Log.Debug("request refused", "host", head.Host, "error", err)
-	reason := reasonOf(err)
-	if writeRefused(err) {
-		reason = protocol.ReasonBadRequest
-	}
-	return c.refuse(head.Method, reason, whole)
+	return c.refuse(head.Method, reasonOf(err), whole)
 }
 
 // refuse answers with reason and reports whether the connection can go on, which it can if the request

@@ -101,6 +101,9 @@ func (c *conn) finish(s *relay.Stream, up *upload, keep bool, err error) (bool, 
 	}
 	c.joinUpload(s, up)
 	c.release(s, false)
+	if errors.Is(err, errAnswered) {
+		return false, nil
+	}
 	if up != nil && err != nil {
 		err = errors.Join(err, up.err)
 	}
