@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 
 	"torno.internal/protocol"
@@ -154,9 +155,14 @@ func (c *conn) nextHead(head *http1.RequestHead) error {
 	*head = http1.RequestHead{Fields: emptied(head.Fields)}
 	c.req, c.resp = protocol.Request{}, protocol.Response{Fields: emptied(c.resp.Fields)}
 	now := time.Now()
-	_ = c.nc.SetReadDeadline(now.Add(keepAliveIdle))
 	c.setIdle(now)
+	_ = c.nc.SetReadDeadline(now.Add(shrinkAfter))
 	err := c.r.Await()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.r, c.w = http1.NewReader(c.nc), http1.NewWriter(c.nc) // their buffers may have grown
+		_ = c.nc.SetReadDeadline(now.Add(keepAliveIdle))
+		err = c.r.Await()
+	}
 	c.setIdle(time.Time{})
 	if err != nil {
 		return err

@@ -180,3 +180,27 @@ func TestIdleMakesRoom(t *testing.T) {
 		t.Errorf("%d connections were closed for %d", closed, more)
 	}
 }
+
+// A connection serves on after it has been idle for a while, in the middle of a head too.
+func TestIdleGoesOn(t *testing.T) {
+	h := newHouse(t)
+	for _, sni := range []string{"", "a.example"} {
+		t.Run(sni, func(t *testing.T) {
+			t.Parallel()
+			conn := h.raw(h.addr, sni)
+			for _, text := range []string{"GET / HTTP/1.1\r\n", "Host: a.example\r\n\r\nGET / HTTP/1.1\r\nHo", "st: a.example\r\n\r\n", "\r\n", "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"} {
+				fmt.Fprint(conn, text)
+				time.Sleep(shrinkAfter + 50*time.Millisecond)
+			}
+			r := bufio.NewReader(conn)
+			for i := range 3 {
+				resp, err := http.ReadResponse(r, nil)
+				if err != nil || resp.StatusCode != 200 {
+					t.Fatalf("answer %d: %v, %v", i, resp, err)
+				}
+				_, _ = io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+			}
+		})
+	}
+}

@@ -15,8 +15,11 @@ import (
 	"torno.internal/protocol"
 )
 
-// keepAliveIdle is how long a connection may wait for its next request.
-const keepAliveIdle = 5 * time.Minute
+// How long a connection may wait for its next request, and from when on it does so with small buffers.
+const (
+	keepAliveIdle = 5 * time.Minute
+	shrinkAfter   = 1 * time.Second
+)
 
 // A Leafer gets leaf certificates for one name or address and one P-256 public key in PKIX DER.
 type Leafer interface {
