@@ -68,12 +68,7 @@ func (c *conn) exchangeStreamed(ctx context.Context, head *http1.RequestHead) (k
 	if err := s.ReadResponse(&c.resp); err != nil {
 		c.joinUpload(s, up)
 		c.release(s, false)
-		var malformed *http1.Error
-		if errors.As(up.err, &malformed) {
-			c.refuseMalformed(malformed)
-			return false, nil
-		}
-		return c.refused(head, err, false), nil
+		return c.refusedUpload(head, up.err, err), nil
 	}
 	keep, err = c.respond(head, s, up)
 	return c.finish(s, up, keep, err)
@@ -183,9 +178,11 @@ func reasonOf(err error) protocol.Reason {
 	return protocol.ReasonBrokerUnavailable
 }
 
-// writeHead writes the request's head. What the wire does not carry is the client's fault.
-func (c *conn) writeHead(s *relay.Stream) error {
-	err := s.WriteRequest(&c.req)
+// writeHead writes the request's head.
+func (c *conn) writeHead(s *relay.Stream) error { return blame(s.WriteRequest(&c.req)) }
+
+// blame turns the error of writing what the wire does not carry into a refusal: that is the client's fault.
+func blame(err error) error {
 	if errors.Is(err, bhttp.ErrMalformed) || errors.Is(err, bhttp.ErrTooLarge) {
 		return protocol.Refuse(protocol.ReasonBadRequest, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"torno.internal/guest/internal/relay"
 	"torno.internal/protocol"
 	"torno.internal/protocol/bhttp"
+	"torno.internal/protocol/http1"
 )
 
 // An upload carries a request's content on while its response is read. A nil upload has ended well.
@@ -35,7 +36,26 @@ func (c *conn) upload(s *relay.Stream) error {
 		}
 		return err
 	}
-	return s.CloseWrite(ownTrailer(c.r.Trailer()))
+	err := blame(s.CloseWrite(c.r.Trailer().DelFunc(isOwn)))
+	if _, refused := err.(*protocol.RefusedError); refused {
+		s.Cut()
+	}
+	return err
+}
+
+// refusedUpload answers a request that got no response: err is why, but what was wrong with its content
+// says more.
+func (c *conn) refusedUpload(head *http1.RequestHead, uploadErr, err error) bool {
+	var malformed *http1.Error
+	var refused *protocol.RefusedError
+	switch {
+	case errors.As(uploadErr, &malformed):
+		c.refuseMalformed(malformed)
+		return false
+	case errors.As(uploadErr, &refused):
+		err = refused
+	}
+	return c.refused(head, err, false)
 }
 
 // A source remembers whether reading it failed.
@@ -109,6 +129,3 @@ func (c *conn) finish(s *relay.Stream, up *upload, keep bool, err error) (bool, 
 	}
 	return false, err
 }
-
-// ownTrailer removes from a request's trailers what only we may say.
-func ownTrailer(f protocol.Fields) protocol.Fields { return f.DelFunc(isOwn) }

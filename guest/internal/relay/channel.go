@@ -31,11 +31,10 @@ func (c *Channel) Leaf(ctx context.Context, name string, key []byte) (*protocol.
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	req := protocol.LeafRequest{Name: name, Key: key}
-	var leaf protocol.LeafResponse
 	if c.s != nil && c.s.quiet() {
-		err := c.leaf(ctx, req, &leaf)
+		leaf, err := c.leaf(ctx, req)
 		if err == nil || ctx.Err() != nil || c.s != nil {
-			return &leaf, err
+			return leaf, err
 		}
 	}
 	conn, err := c.dial(ctx)
@@ -46,19 +45,23 @@ func (c *Channel) Leaf(ctx context.Context, name string, key []byte) (*protocol.
 		c.s.close()
 	}
 	c.s = newStream(conn, c.preface)
-	return &leaf, c.leaf(ctx, req, &leaf)
+	return c.leaf(ctx, req)
 }
 
 // leaf makes the request on c.s. A stream that failed is closed and forgotten; a refusal leaves it.
-func (c *Channel) leaf(ctx context.Context, req protocol.LeafRequest, leaf *protocol.LeafResponse) error {
+func (c *Channel) leaf(ctx context.Context, req protocol.LeafRequest) (*protocol.LeafResponse, error) {
 	s := c.s
 	stop := context.AfterFunc(ctx, s.close)
-	err := s.ask(protocol.PathLeaf, req, leaf)
+	var leaf protocol.LeafResponse
+	err := s.ask(protocol.PathLeaf, req, &leaf)
 	if _, refused := err.(*protocol.RefusedError); !stop() || err != nil && !refused {
 		s.close()
 		c.s = nil
 	}
-	return err
+	if err != nil {
+		return nil, err
+	}
+	return &leaf, nil
 }
 
 // Close closes the stream that Leaf keeps.
