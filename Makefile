@@ -36,7 +36,7 @@ test: deps client-deps build ## run every test: unit, fuzz (bounded), scripts, a
 	$(GO) run ./.ci/notice -check
 
 test-clients: client-deps build ## run the real clients alone (curl, git, Python, Node, claude)
-	$(GO) test -count=1 -timeout 15m -run 'TestClient' -v ./e2e
+	$(GO) test -count=1 -timeout 15m -run 'TestClient' -v ./host
 
 fuzz: ## fuzz every decoder for FUZZTIME each (default 10s)
 	@.ci/fuzz $(FUZZTIME)

@@ -22,6 +22,7 @@ type exchange struct {
 	st        *stream
 	req       *protocol.Request
 	authority protocol.Authority
+	http2     bool   // the workload speaks HTTP/2, as the guest tells it
 	dialled   string // the address that the workload connected to, as the guest tells it
 	decision  policy.Decision
 	use       *credential.Use // nil: no secret is bound to this origin
@@ -69,6 +70,7 @@ func (s *live) exchange(ctx context.Context, st *stream) (reusable bool, err err
 // *protocol.RefusedError.
 func (x *exchange) judge() error {
 	x.dialled = x.req.Fields.Get(protocol.FieldDialled)
+	x.http2 = x.req.Fields.Get(protocol.FieldHTTP) == "2"
 	x.req.Fields = x.req.Fields.DelFunc(func(f protocol.Field) bool { return strings.HasPrefix(f.Name, "torno-") })
 	connect := x.req.Method == "CONNECT"
 	scheme, path := x.req.Scheme, x.req.Path
@@ -192,7 +194,7 @@ func (x *exchange) drain() (bool, error) {
 
 // forward sends the request upstream and brings the response back.
 func (x *exchange) forward(ctx context.Context) (bool, error) {
-	key := upstream.PoolKey{Session: x.s.id, Scheme: x.req.Scheme, Authority: x.authority}
+	key := upstream.PoolKey{Session: x.s.id, Scheme: x.req.Scheme, Authority: x.authority, HTTP2: x.http2}
 	up, err := x.s.b.upstream.Open(ctx, key)
 	if err != nil {
 		if err := x.fail(err); err != nil {

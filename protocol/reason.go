@@ -26,6 +26,8 @@ const (
 	ReasonUpstreamTLS
 	ReasonUpstreamTimeout
 	ReasonUpstreamProtocol
+	ReasonCodedContent
+	ReasonReflection
 	ReasonStreamsExhausted
 	ReasonRateLimited
 	ReasonRevoked
@@ -44,6 +46,10 @@ const FieldReason = "torno-reason"
 // FieldDialled is the request field by which a guest may tell the address that the workload connected
 // to, as IP:port. The broker records it, decides nothing by it and sends it nowhere.
 const FieldDialled = "torno-dialled"
+
+// FieldHTTP is the request field by which a guest tells, with the value "2", that the workload speaks
+// HTTP/2: the broker then offers HTTP/2 to the upstream as well. It is sent nowhere.
+const FieldHTTP = "torno-http"
 
 type reasonRow struct {
 	code   string
@@ -70,6 +76,8 @@ var reasonTable = [reasonCount]reasonRow{
 	ReasonUpstreamTLS:         {"upstream_tls", 502, "The host's certificate could not be verified."},
 	ReasonUpstreamTimeout:     {"upstream_timeout", 504, "The host did not answer in time."},
 	ReasonUpstreamProtocol:    {"upstream_protocol", 502, "The host's answer was malformed."},
+	ReasonCodedContent:        {"coded_content", 502, "The host's answer is coded in a way that cannot be checked for secrets; ask without Range, or for another representation."},
+	ReasonReflection:          {"reflection", 403, "Hosts repeated this session's secrets too often, so the session is suspended; the operator should look, and torno sessions resume continues it."},
 	ReasonStreamsExhausted:    {"streams_exhausted", 503, "Too many requests are open at once; try again shortly."},
 	ReasonRateLimited:         {"rate_limited", 429, "The session's rate limit is reached; try again shortly."},
 	ReasonRevoked:             {"revoked", 403, "The secret or session was revoked."},

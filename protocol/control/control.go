@@ -133,7 +133,8 @@ type SecretInfo struct {
 	Missing bool `json:"missing,omitempty"` // declared by the agent file, but not set
 }
 
-// A Preset is what torno knows of a service, matched by a secret's name.
+// A Preset is what torno knows of a service, matched by a secret's name. Paths, Also and Deny hold in every
+// session whose secret was set by the preset.
 type Preset struct {
 	Name        string   `json:"name"`     // "anthropic"
 	Keys        []string `json:"keys"`     // secret names that mean it: ANTHROPIC_API_KEY
@@ -144,6 +145,10 @@ type Preset struct {
 	Placeholder string   `json:"placeholder,omitempty"` // shape: literal prefix, then *N random characters, "sk-ant-api03-*80"
 	Prefix      []string `json:"prefix,omitempty"`      // public prefixes of real values, not secret
 	SDKNeedsKey bool     `json:"sdk_needs_key,omitempty"`
+	Paths       []string `json:"paths,omitempty"`  // "[METHODS ]/path" as in rules: what of the audience gets the credential; none: everything
+	Also        []string `json:"also,omitempty"`   // rules that are allowed too, without the credential: CDNs that the service redirects to
+	Deny        []string `json:"deny,omitempty"`   // rules that are refused although the audience is reachable: they mint credentials
+	Ranges      bool     `json:"ranges,omitempty"` // Range passes: answers are large files that clients resume
 	Docs        string   `json:"docs,omitempty"`
 }
 

@@ -41,6 +41,7 @@ type PoolKey struct {
 	Session   string
 	Scheme    string // "https" or "http"; empty for tunnels
 	Authority protocol.Authority
+	HTTP2     bool // offer HTTP/2 (RFC 9113) as well; the upstream may still choose HTTP/1.1
 }
 
 // A Client opens exchanges and tunnels. It is safe for concurrent use.

@@ -45,7 +45,7 @@ func TestReadConfig(t *testing.T) {
 			t.Errorf("%s: exemptions %v", name, cfg.AllowPrivate)
 		}
 		c := newClient(t, cfg)
-		x, err := c.Open(t.Context(), PoolKey{"s", "https", protocol.Authority{Host: "example.com", Port: 443}})
+		x, err := c.Open(t.Context(), PoolKey{Session: "s", Scheme: "https", Authority: protocol.Authority{Host: "example.com", Port: 443}})
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -109,7 +109,7 @@ func TestSessionExemption(t *testing.T) {
 	}
 	c.AllowPrivate("a", prefixes)
 	open := func(session string) error {
-		x, err := c.Open(t.Context(), PoolKey{session, "http", protocol.Authority{Host: "host.example", Port: addr.Port()}})
+		x, err := c.Open(t.Context(), PoolKey{Session: session, Scheme: "http", Authority: protocol.Authority{Host: "host.example", Port: addr.Port()}})
 		if err == nil {
 			x.Release(false)
 		}
@@ -139,7 +139,7 @@ func TestOverrideExemptsOneAuthority(t *testing.T) {
 	}
 	x.Release(false)
 	for _, a := range []protocol.Authority{{Host: "example.com", Port: 8080}, {Host: "www.example.com", Port: 80}, {Host: "127.0.0.1", Port: 80}} {
-		_, err := c.Open(t.Context(), PoolKey{"s1", "http", a})
+		_, err := c.Open(t.Context(), PoolKey{Session: "s1", Scheme: "http", Authority: a})
 		wantReason(t, err, protocol.ReasonForbiddenAddress)
 	}
 }

@@ -102,7 +102,7 @@ func TestAttack23ForbiddenAnswers(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			c := newClient(t, Config{Resolver: &fakeResolver{answers: [][]string{tt.answers}}})
 			for _, scheme := range []string{"https", "http"} {
-				_, err := c.Open(t.Context(), PoolKey{"s", scheme, protocol.Authority{Host: "evil.example", Port: addr.Port()}})
+				_, err := c.Open(t.Context(), PoolKey{Session: "s", Scheme: scheme, Authority: protocol.Authority{Host: "evil.example", Port: addr.Port()}})
 				wantReason(t, err, protocol.ReasonForbiddenAddress)
 			}
 			_, err := c.Tunnel(t.Context(), PoolKey{Session: "s", Authority: protocol.Authority{Host: "evil.example", Port: addr.Port()}})

@@ -250,7 +250,7 @@ func TestSessionFull(t *testing.T) {
 func TestOriginsForgotten(t *testing.T) {
 	c := newClient(t, Config{Resolver: &fakeResolver{err: errors.New("no such host")}})
 	for port := range uint16(3 * maxOrigins) {
-		_, err := c.Open(t.Context(), PoolKey{"s", "https", protocol.Authority{Host: "host.example", Port: port + 1}})
+		_, err := c.Open(t.Context(), PoolKey{Session: "s", Scheme: "https", Authority: protocol.Authority{Host: "host.example", Port: port + 1}})
 		wantReason(t, err, protocol.ReasonUnknownName)
 	}
 	if n := len(c.pool.sessions["s"].origins); n > maxOrigins {

@@ -200,7 +200,7 @@ func TestRequestRefused(t *testing.T) {
 			wantReason(t, err, tt.want)
 		})
 	}
-	_, err := s.client.Open(t.Context(), PoolKey{"s1", "ftp", s.key.Authority})
+	_, err := s.client.Open(t.Context(), PoolKey{Session: "s1", Scheme: "ftp", Authority: s.key.Authority})
 	wantReason(t, err, protocol.ReasonUnsupported)
 }
 

@@ -57,7 +57,7 @@ func newServer(t testing.TB, scheme string, h http.Handler) *upstreamServer {
 
 func (s *upstreamServer) connect(t testing.TB, scheme, addr string, cert *x509.Certificate) {
 	t.Helper()
-	s.key = PoolKey{"s1", scheme, protocol.Authority{Host: "example.com", Port: protocol.DefaultPort(scheme)}}
+	s.key = PoolKey{Session: "s1", Scheme: scheme, Authority: protocol.Authority{Host: "example.com", Port: protocol.DefaultPort(scheme)}}
 	o := Override{Authority: s.key.Authority, Dial: addr}
 	if cert != nil {
 		o.Roots = x509.NewCertPool()

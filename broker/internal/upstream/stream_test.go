@@ -235,7 +235,7 @@ func TestCancel(t *testing.T) {
 		c := newClient(t, Config{Overrides: []Override{o}})
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(30*time.Millisecond, func() { cancel(protocol.Refuse(protocol.ReasonRevoked, nil)) })
-		_, err := c.Open(ctx, PoolKey{"s", "https", s.key.Authority})
+		_, err := c.Open(ctx, PoolKey{Session: "s", Scheme: "https", Authority: s.key.Authority})
 		wantReason(t, err, protocol.ReasonRevoked)
 	})
 }

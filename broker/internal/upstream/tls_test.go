@@ -47,7 +47,7 @@ func TestTLSRefused(t *testing.T) {
 				o.Roots = nil
 			}
 			c := newClient(t, Config{Overrides: []Override{o}})
-			_, err := c.Open(t.Context(), PoolKey{"s", "https", o.Authority})
+			_, err := c.Open(t.Context(), PoolKey{Session: "s", Scheme: "https", Authority: o.Authority})
 			wantReason(t, err, protocol.ReasonUpstreamTLS)
 			if n := <-received; n != 0 {
 				t.Errorf("%d bytes of a request arrived", n)
@@ -71,7 +71,7 @@ func TestTLSServerName(t *testing.T) {
 		roots.AddCert(srv.Certificate())
 		a := protocol.Authority{Host: tt.host, Port: 443}
 		c := New(Config{Overrides: []Override{{Authority: a, Dial: srv.Listener.Addr().String()}}, Roots: roots})
-		x, err := c.Open(t.Context(), PoolKey{"s", "https", a})
+		x, err := c.Open(t.Context(), PoolKey{Session: "s", Scheme: "https", Authority: a})
 		if err != nil {
 			t.Fatal(err)
 		}
