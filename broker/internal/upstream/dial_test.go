@@ -124,7 +124,7 @@ func TestAttack23Literals(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = c.Open(t.Context(), PoolKey{"s", "https", a})
+		_, err = c.Open(t.Context(), PoolKey{Session: "s", Scheme: "https", Authority: a})
 		wantReason(t, err, protocol.ReasonForbiddenAddress)
 	}
 }

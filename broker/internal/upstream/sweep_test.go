@@ -22,7 +22,7 @@ func TestSweep(t *testing.T) {
 		c := newClient(t, Config{})
 		p := &c.pool
 		park := func(keep time.Duration) *origin {
-			o, err := p.reserve(PoolKey{"s", "http", protocol.Authority{Host: "example.com", Port: 80}})
+			o, err := p.reserve(PoolKey{Session: "s", Scheme: "http", Authority: protocol.Authority{Host: "example.com", Port: 80}})
 			if err != nil {
 				t.Fatal(err)
 			}
