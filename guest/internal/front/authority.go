@@ -96,6 +96,9 @@ func (c *conn) request(head *http1.RequestHead) error {
 	f := http1.StripConnection(head.Fields).DelFunc(func(l protocol.Field) bool {
 		return isOwn(l) || l.Name == "http2-settings" || c.proxy && l.Name == "proxy-authorization"
 	})
+	if c.http2 {
+		f = append(f, protocol.Field{Name: protocol.FieldHTTP, Value: "2"})
+	}
 	if c.dialled.IsValid() {
 		f = append(f, protocol.Field{Name: protocol.FieldDialled, Value: c.dialledText})
 	}

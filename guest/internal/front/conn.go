@@ -21,6 +21,7 @@ type conn struct {
 	dialled     netip.AddrPort // what the client connected to; zero on the explicit proxy
 	dialledText string
 	proxy       bool // an explicit proxy's connection, before any CONNECT
+	http2       bool // one stream of a connection that speaks HTTP/2
 
 	scheme  string // "https" once TLS ended here, else "http": written by us alone
 	name    string // the host that TLS or CONNECT named; empty: the request's word counts
@@ -66,7 +67,7 @@ func (c *conn) begin(ctx context.Context, nc net.Conn) error {
 	}
 	_ = nc.SetDeadline(time.Now().Add(protocol.HeadTimeout))
 	s := &sniffed{Conn: nc, c: c}
-	if _, err := io.ReadFull(nc, s.first[:]); err != nil {
+	if err := s.sniff(); err != nil {
 		return err
 	}
 	switch b := s.first[0]; {
@@ -75,6 +76,9 @@ func (c *conn) begin(ctx context.Context, nc net.Conn) error {
 	case 'A' <= b && b <= 'Z' || 'a' <= b && b <= 'z':
 		c.scheme = "http"
 		_ = nc.SetDeadline(time.Time{})
+		if string(s.first[:s.have]) == h2Preface {
+			return newH2Conn(c, s).serve(ctx)
+		}
 		return c.requests(ctx, s)
 	}
 	return errors.New("neither TLS nor HTTP")
@@ -86,11 +90,15 @@ func (c *conn) beginTLS(ctx context.Context, s *sniffed) error {
 		return fmt.Errorf("TLS with the client: %w", err)
 	}
 	_ = s.SetDeadline(time.Time{})
-	name, err := c.nameFor(t.ConnectionState().ServerName)
+	state := t.ConnectionState()
+	name, err := c.nameFor(state.ServerName)
 	if err != nil {
 		return err
 	}
 	c.scheme, c.name, c.proxy = "https", name, false
+	if state.NegotiatedProtocol == "h2" {
+		return newH2Conn(c, t).serve(ctx)
+	}
 	return c.requests(ctx, t)
 }
 
@@ -118,6 +126,14 @@ func (c *conn) nameFor(sni string) (string, error) {
 		return name, nil
 	}
 	return c.dialled.Addr().String(), nil
+}
+
+// forStream returns a conn for one exchange of a connection that carries many at once.
+func (c *conn) forStream() *conn {
+	return &conn{
+		front: c.front, dialled: c.dialled, dialledText: c.dialledText, http2: true,
+		scheme: c.scheme, name: c.name, connect: c.connect, port: c.port,
+	}
 }
 
 // requests serves one request after another.
@@ -210,21 +226,37 @@ func (c *conn) connectTo(ctx context.Context, head *http1.RequestHead) error {
 	return c.begin(ctx, c.nc)
 }
 
-// A sniffed connection gives back the first byte, which was read to see what the client speaks.
+// A sniffed connection gives back the first bytes, which were read to see what the client speaks.
 type sniffed struct {
 	net.Conn
 	c     *conn
-	first [1]byte
-	given bool
+	first [len(h2Preface)]byte
+	have  int // bytes of first that were read
+	given int // and given back
+}
+
+// sniff reads until it is clear whether the client begins as HTTP/2 does, which most do not with their
+// first bytes.
+func (s *sniffed) sniff() error {
+	for string(s.first[:s.have]) == h2Preface[:s.have] && s.have < len(h2Preface) {
+		n, err := s.Conn.Read(s.first[s.have:])
+		if s.have += n; err != nil && s.have == 0 {
+			return err
+		}
+		if err != nil {
+			return nil // and who reads on meets it again
+		}
+	}
+	return nil
 }
 
 func (s *sniffed) Read(p []byte) (int, error) {
-	if s.given || len(p) == 0 {
+	if s.given == s.have {
 		return s.Conn.Read(p)
 	}
-	s.given = true
-	p[0] = s.first[0]
-	return 1, nil
+	n := copy(p, s.first[s.given:s.have])
+	s.given += n
+	return n, nil
 }
 
 // CloseWrite sends our end of the connection.

@@ -29,7 +29,7 @@ func TestCurl(t *testing.T) {
 	}{
 		"https":        {[]string{"https://a.example/x"}, "GET https://a.example:443/x 0 [] 200"},
 		"http upgrade": {[]string{"--http2", "http://a.example:443/x"}, "GET http://a.example:443/x 0 [] 200"},
-		"prior":        {[]string{"--http2-prior-knowledge", "-f", "http://a.example:443/"}, "000"},
+		"prior":        {[]string{"--http2-prior-knowledge", "http://a.example:443/x"}, "GET http://a.example:443/x 0 [] 200"},
 		"post":         {[]string{"-d", "content", "https://a.example/"}, "POST https://a.example:443/ 7 [] 200"},
 		"chunked":      {[]string{"-H", "Transfer-Encoding: chunked", "-d", "content", "https://a.example/"}, "POST https://a.example:443/ 7 [] 200"},
 		"expect":       {[]string{"-H", "Expect: 100-continue", "--expect100-timeout", "0.1", "-d", "content", "https://a.example/"}, "POST https://a.example:443/ 7 [] 200"},

@@ -107,11 +107,17 @@ func (c *conn) refused(head *http1.RequestHead, err error, whole bool) bool {
 // refuse answers with reason and reports whether the connection can go on, which it can if the request
 // was read to its end.
 func (c *conn) refuse(method string, reason protocol.Reason, whole bool) bool {
+	resp, content := refusal(reason)
+	return c.write(method, &resp, content, whole)
+}
+
+// refusal returns the response that says reason, and its content.
+func refusal(reason protocol.Reason) (protocol.Response, []byte) {
 	resp, content := protocol.Refusal(reason)
 	if resp.Status == 503 || resp.Status == 429 {
 		resp.Fields = append(resp.Fields, protocol.Field{Name: "retry-after", Value: "1"})
 	}
-	return c.write(method, &resp, content, whole)
+	return resp, content
 }
 
 // refuseMalformed answers to what is no request; the connection is then of no use.

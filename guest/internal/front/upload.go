@@ -17,26 +17,32 @@ type upload struct {
 	err  error // once done is closed
 }
 
-func (c *conn) startUpload(s *relay.Stream) *upload {
+// A contentReader reads a request's content, and after io.EOF its trailers.
+type contentReader interface {
+	io.Reader
+	Trailer() protocol.Fields
+}
+
+func startUpload(s *relay.Stream, r contentReader) *upload {
 	up := &upload{done: make(chan struct{})}
 	go func() {
 		defer close(up.done)
-		up.err = c.upload(s)
+		up.err = carry(s, r)
 	}()
 	return up
 }
 
-// upload carries the content and the trailers. When the client fails the stream is cut, or the broker
+// carry carries the content and the trailers. When the client fails the stream is cut, or the broker
 // would wait for the rest; when the broker fails it is not, since an answer may have come before.
-func (c *conn) upload(s *relay.Stream) error {
-	from := &source{Reader: c.r}
+func carry(s *relay.Stream, r contentReader) error {
+	from := &source{Reader: r}
 	if _, err := bhttp.Copy(s, from, func(int64) error { return s.Flush() }); err != nil {
 		if from.failed {
 			s.Cut()
 		}
 		return err
 	}
-	err := blame(s.CloseWrite(c.r.Trailer().DelFunc(isOwn)))
+	err := blame(s.CloseWrite(r.Trailer().DelFunc(isOwn)))
 	if _, refused := err.(*protocol.RefusedError); refused {
 		s.Cut()
 	}

@@ -30,6 +30,19 @@ func (c *conn) hold(s *relay.Stream) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stream, c.overTLS = s, c.scheme == "https"
+	if c.gone {
+		s.Cut()
+	}
+}
+
+// cut aborts the exchange under way, or the next: its client is gone.
+func (c *conn) cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gone = true
+	if c.stream != nil {
+		c.stream.Cut()
+	}
 }
 
 // release gives the stream back, or aborts it unless whole, and reports whether the client is gone.
