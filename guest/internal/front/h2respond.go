@@ -82,6 +82,9 @@ func (st *h2Stream) download(s *relay.Stream, length int64, reply *h2Reply) erro
 
 // sendEnd sends the last of the content, and the trailers.
 func (st *h2Stream) sendEnd(reply *h2Reply, content []byte) error {
+	st.h.mu.Lock()
+	st.sent = true
+	st.h.mu.Unlock()
 	trailer := st.x.trailer
 	if err := st.begin(reply, len(content) == 0 && len(trailer) == 0, len(content) > 0 || len(trailer) > 0); err != nil {
 		return err

@@ -29,6 +29,7 @@ type h2Stream struct {
 	left    int64      // bytes still to come of the announced length; negative: unknown
 	ended   bool       // the client has sent its end
 	trailer protocol.Fields
+	sent    bool  // the response's end is on its way, or the next to go
 	unread  bool  // nobody reads the content any more
 	err     error // why the stream ended early
 }
@@ -141,6 +142,8 @@ func (st *h2Stream) onTrailer(head *h2Head, end bool) error {
 	st.h.mu.Lock()
 	defer st.h.mu.Unlock()
 	switch {
+	case st.ended && st.sent:
+		return connError(h2StreamClosed, "HEADERS on closed stream %d", st.id)
 	case st.ended:
 		return streamError(st.id, h2StreamClosed, "HEADERS behind the end")
 	case !end:
