@@ -17,13 +17,7 @@ const (
 // prefixes are the public beginnings that its preset knows, which are no part of the secret. The
 // estimate counts kinds of characters; it knows no dictionary.
 func IsWeak(value []byte, prefixes []string) bool {
-	longest := 0
-	for _, p := range prefixes {
-		if bytes.HasPrefix(value, []byte(p)) {
-			longest = max(longest, len(p))
-		}
-	}
-	random := value[longest:]
+	random := RandomPart(value, prefixes)
 	if len(random) < MinRandom {
 		return true
 	}
@@ -36,6 +30,42 @@ func IsWeak(value []byte, prefixes []string) bool {
 		}
 	}
 	return variety < minVariety || float64(len(random))*math.Log2(alphabet(&seen)) < minBits
+}
+
+// RandomPart returns the part of value that is secret: without the longest of prefixes, without the scheme
+// of a URL and without the armour lines of PEM. It shares value's memory.
+func RandomPart(value []byte, prefixes []string) []byte {
+	longest := 0
+	for _, p := range prefixes {
+		if bytes.HasPrefix(value, []byte(p)) {
+			longest = max(longest, len(p))
+		}
+	}
+	value = value[longest:]
+	if i := bytes.Index(value, []byte("://")); i > 0 && i <= maxScheme && isScheme(value[:i]) {
+		value = value[i+len("://"):]
+	}
+	if bytes.HasPrefix(value, []byte("-----BEGIN ")) {
+		if i := bytes.IndexByte(value, '\n'); i > 0 {
+			value = value[i+1:]
+		}
+		if i := bytes.Index(value, []byte("-----END ")); i > 0 {
+			value = bytes.TrimRight(value[:i], "\r\n")
+		}
+	}
+	return value
+}
+
+const maxScheme = 32 // bytes of a URL's scheme
+
+// isScheme reports whether b is a URL's scheme (RFC 3986 §3.1).
+func isScheme(b []byte) bool {
+	for i, c := range b {
+		if !isAlnum(c) && (i == 0 || c != '+' && c != '-' && c != '.') {
+			return false
+		}
+	}
+	return true
 }
 
 // alphabet estimates how many characters the bytes in seen were drawn from.

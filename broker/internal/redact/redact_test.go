@@ -1,0 +1,200 @@
+package redact
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"html"
+	"net/url"
+	"strings"
+	"testing"
+
+	"torno.internal/protocol"
+)
+
+const token = "q7Lw/Zk+2VbX9sT4rYpE8uHdC1mNfJ0aGg3K"
+
+// spellings are what servers really write.
+func spellings(v string) map[string]string {
+	all := map[string]string{
+		"raw":             v,
+		"hex":             hex.EncodeToString([]byte(v)),
+		"hex upper":       strings.ToUpper(hex.EncodeToString([]byte(v))),
+		"query":           url.QueryEscape(v),
+		"path":            url.PathEscape(v),
+		"percent all":     every(v, "%%%02X"),
+		"percent lower":   every(v, "%%%02x"),
+		"json slash":      strings.ReplaceAll(v, "/", `\/`),
+		"json all":        every(v, `\u%04x`),
+		"json plus":       strings.ReplaceAll(v, "+", `\u002B`),
+		"html":            html.EscapeString(v),
+		"html named":      strings.NewReplacer("/", "&sol;", "+", "&plus;").Replace(v),
+		"html decimal":    every(v, "&#%d;"),
+		"html hex":        every(v, "&#x%X;"),
+		"utf-16le":        every(v, "%c\x00"),
+		"utf-16be":        every(v, "\x00%c"),
+		"truncated":       v[:12],
+		"truncated front": v[len(v)-12:],
+		"basic":           base64.StdEncoding.EncodeToString([]byte("user:" + v)),
+	}
+	for before := range 3 {
+		padded := "xy"[:before%3] + v + "zz"
+		if before == 2 {
+			padded = "xy" + v
+		}
+		all[fmt.Sprintf("base64 +%d", before)] = base64.StdEncoding.EncodeToString([]byte(padded))
+		all[fmt.Sprintf("base64url +%d", before)] = base64.RawURLEncoding.EncodeToString([]byte(padded))
+	}
+	return all
+}
+
+func every(v, format string) string {
+	var b strings.Builder
+	for i := range len(v) {
+		fmt.Fprintf(&b, format, v[i])
+	}
+	return b.String()
+}
+
+// TestSpellings splits every spelling at every byte, and in single bytes.
+func TestSpellings(t *testing.T) {
+	m := NewMatcher([]Secret{newSecret(token)})
+	for name, text := range spellings(token) {
+		whole := []byte(`{"echo":"` + text + `","more":1}`)
+		for split := range len(whole) + 1 {
+			out := bytes.Clone(whole)
+			s := m.Scanner()
+			runs := s.Mask(out[:split]) + s.Mask(out[split:])
+			if runs == 0 {
+				t.Fatalf("%s: split at %d: nothing masked in %q", name, split, whole)
+			}
+			for _, in := range covered(windows([]byte(token)), out) {
+				if in {
+					t.Fatalf("%s: split at %d: %q", name, split, out)
+				}
+			}
+		}
+		out := bytes.Clone(whole)
+		s, runs := m.Scanner(), 0
+		for i := range out {
+			runs += s.Mask(out[i : i+1])
+		}
+		if runs != 1 {
+			t.Errorf("%s: %d runs byte by byte, want 1: %q", name, runs, out)
+		}
+	}
+}
+
+// TestMaskKeepsLength looks at what a person sees.
+func TestMask(t *testing.T) {
+	m := NewMatcher([]Secret{{newSecret("sk-live-" + token).Value, []string{"sk-live-"}}})
+	got := []byte("Bearer sk-live-" + token + ", Bearer " + token[:11] + ".")
+	if n := m.Scanner().Mask(got); n != 1 {
+		t.Errorf("%d runs, want 1", n)
+	}
+	want := "Bearer sk-live-" + strings.Repeat("*", len(token)) + ", Bearer " + token[:11] + "."
+	if string(got) != want {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+func TestMaskCharacterIsNoPartOfASecret(t *testing.T) {
+	v := "****************abcdefghijkl#####"
+	m := NewMatcher([]Secret{newSecret(v)})
+	out := []byte(v)
+	if m.Scanner().Mask(out); bytes.Contains(out, []byte("************")) {
+		t.Errorf("masked with what the secret is made of: %q", out)
+	}
+}
+
+func TestWeakSecrets(t *testing.T) {
+	m := NewMatcher([]Secret{newSecret("abc123")})
+	tests := []struct{ in, want string }{
+		{`{"key":"abc123"}`, `{"key":"******"}`},
+		{`{"key":"abc1234"}`, `{"key":"abc1234"}`},
+		{`abc123`, `abc123`},
+	}
+	for _, tt := range tests {
+		got := []byte(tt.in)
+		if m.Scanner().Mask(got); string(got) != tt.want {
+			t.Errorf("Mask(%q) = %q, want %q", tt.in, got, tt.want)
+		}
+	}
+	f, n := m.Fields(protocol.Fields{{Name: "x-echo", Value: "abc123"}, {Name: "authorization", Value: "Bearer abc123"}, {Name: "x-other", Value: "abc123, abc123"}})
+	if n != 2 || f[0].Value != "******" || f[1].Value != "Bearer ******" || f[2].Value != "abc123, abc123" {
+		t.Errorf("Fields: %d runs, %v", n, f)
+	}
+}
+
+func TestFields(t *testing.T) {
+	m := NewMatcher([]Secret{newSecret(strings.ToLower(token))})
+	v := strings.ToLower(token)
+	f, n := m.Fields(protocol.Fields{
+		{Name: "location", Value: "https://host.example/?t=" + url.QueryEscape(v)},
+		{Name: "x-" + hex.EncodeToString([]byte(v)), Value: "1"},
+		{Name: "content-type", Value: "application/json"},
+	})
+	if n != 2 || len(f) != 2 || strings.Contains(f[0].Value, v[5:17]) || !strings.HasPrefix(f[0].Value, "https://host.example/?t=") {
+		t.Errorf("%d runs, %v", n, f)
+	}
+	if f[1].Value != "application/json" {
+		t.Errorf("touched what holds no secret: %v", f[1])
+	}
+}
+
+// TestEveryLength holds the table of R, and that a run one byte shorter passes.
+func TestEveryLength(t *testing.T) {
+	for n := 16; n <= 64; n++ {
+		v := (token + strings.ToLower(token) + token)[:n]
+		m := NewMatcher([]Secret{newSecret(v)})
+		r := Run(n)
+		for from := 0; from+r <= n; from++ {
+			out := []byte("=" + v[from:from+r] + "=")
+			if m.Scanner().Mask(out); !bytes.Equal(out, []byte("="+strings.Repeat(string(m.mask), r)+"=")) {
+				t.Fatalf("%d bytes, run at %d: %q", n, from, out)
+			}
+			out = []byte("=" + v[from:from+r-1] + "=")
+			if m.Scanner().Mask(out); bytes.IndexByte(out, m.mask) >= 0 {
+				t.Fatalf("%d bytes, short run at %d masked: %q", n, from, out)
+			}
+		}
+	}
+}
+
+// TestMaskAllocates nothing for what servers send all day.
+func TestMaskAllocates(t *testing.T) {
+	m := NewMatcher([]Secret{newSecret(token)})
+	s := m.Scanner()
+	event := []byte(`data: {"delta":{"text":"a \"quoted\" word \u002B one/two %20"}}` + "\n\n")
+	if n := testing.AllocsPerRun(100, func() { s.Mask(event) }); n != 0 {
+		t.Errorf("%v allocations for each event", n)
+	}
+	if n := testing.AllocsPerRun(100, func() { m.Text("text/event-stream; charset=utf-8") }); n != 0 {
+		t.Errorf("%v allocations for each field", n)
+	}
+}
+
+// FuzzMask looks for text that makes Mask panic, grow or change what it must not.
+func FuzzMask(f *testing.F) {
+	for _, text := range spellings(token) {
+		f.Add([]byte(text), uint16(7))
+	}
+	ws := windows([]byte(token))
+	m := NewMatcher([]Secret{newSecret(token)})
+	f.Fuzz(func(t *testing.T, text []byte, cut uint16) {
+		if len(text) > 2000 {
+			return
+		}
+		at := int(cut) % (len(text) + 1)
+		out := bytes.Clone(text)
+		s := m.Scanner()
+		s.Mask(out[:at])
+		s.Mask(out[at:])
+		for i, in := range covered(ws, out) {
+			if in {
+				t.Fatalf("a window crossed at %d: %q", i, out)
+			}
+		}
+	})
+}
