@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -17,14 +18,32 @@ import (
 // write touches a timer. Idle time is cut short by as much.
 const deadlineSlack = time.Minute
 
-// A conn is one connection and its HTTP/1.1 state. One exchange at a time has it.
+// A responseReader reads responses as *http1.Reader does.
+type responseReader interface {
+	ReadResponse(h *http1.ResponseHead, method string) error
+	Read(p []byte) (int, error)
+	Trailer() protocol.Fields
+	Buffered() int
+}
+
+// A requestWriter writes requests as *http1.Writer does.
+type requestWriter interface {
+	WriteRequest(method, target, host string, f protocol.Fields, length int64) error
+	AppendField(name string, value http1.Value) error
+	Write(p []byte) (int, error)
+	Flush() error
+	Close(trailer protocol.Fields) error
+}
+
+// A conn is one connection and its HTTP/1.1 or HTTP/2 state. One exchange at a time has it.
 type conn struct {
 	origin *origin
 	socket *socket
 	rw     net.Conn // TLS over socket, or socket
-	r      *http1.Reader
-	w      *http1.Writer
-	cut    func() // abort, as one value for context.AfterFunc
+	r      responseReader
+	w      requestWriter
+	h2     *h2conn // both of them, where the other side chose HTTP/2; else nil
+	cut    func()  // abort, as one value for context.AfterFunc
 	remote netip.AddrPort
 
 	reused  bool            // it has carried an exchange before
@@ -63,7 +82,13 @@ func newConn(ctx context.Context, o *origin, tcp *net.TCPConn) (*conn, error) {
 		}
 		c.rw = tc
 	}
-	c.r, c.w, c.cut = http1.NewReader(c), http1.NewWriter(c), c.abort
+	c.cut = c.abort
+	if tc, ok := c.rw.(*tls.Conn); ok && tc.ConnectionState().NegotiatedProtocol == protoHTTP2 {
+		c.h2 = newH2(c)
+		c.r, c.w = c.h2, c.h2
+	} else {
+		c.r, c.w = http1.NewReader(c), http1.NewWriter(c)
+	}
 	if a, ok := tcp.RemoteAddr().(*net.TCPAddr); ok {
 		c.remote = a.AddrPort()
 		c.remote = netip.AddrPortFrom(c.remote.Addr().Unmap(), c.remote.Port())
@@ -112,11 +137,14 @@ func (c *conn) extendRead() error {
 	return nil
 }
 
-// begin prepares for the next exchange; nobody reads yet.
+// begin prepares for the next exchange. In HTTP/1.1 nobody reads yet.
 func (c *conn) begin() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.phase = phaseRequest
+	if c.h2 != nil {
+		_ = c.readUntil(time.Time{}) // fails where the connection is closed, which reads will tell
+	}
 }
 
 // enterHead holds reads, one under way too, to the deadline of the response's head, unless that has
@@ -131,11 +159,14 @@ func (c *conn) enterHead() error {
 	return c.readUntil(time.Now().Add(protocol.ResponseHeadTimeout))
 }
 
-// enterContent holds reads to come to the idle deadline.
+// enterContent holds reads to come to the idle deadline. In HTTP/2 one is under way already.
 func (c *conn) enterContent() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.phase = phaseContent
+	if c.h2 != nil {
+		_ = c.readUntil(time.Now().Add(protocol.IdleTimeout))
+	}
 }
 
 func (c *conn) readUntil(t time.Time) error {
@@ -153,6 +184,9 @@ var errUnasked = errors.New("upstream sent bytes that nobody asked for")
 func (c *conn) probe() error {
 	if time.Now().After(c.expires) {
 		return io.EOF
+	}
+	if c.h2 != nil {
+		return c.h2.usable()
 	}
 	if c.r.Buffered() > 0 {
 		return errUnasked

@@ -85,6 +85,9 @@ func (x *Exchange) clean() bool {
 	if x.final && x.head.ContentLength == 0 { // nobody needs to have read that there is nothing
 		_, _ = x.Read(x.conn.one[:])
 	}
+	if h := x.conn.h2; h != nil && h.usable() != nil {
+		return false
+	}
 	return x.received && x.head.KeepAlive && x.conn.r.Buffered() == 0
 }
 
@@ -94,17 +97,21 @@ var errEnded = errors.New("upstream: the request has ended")
 // refuse gives err, from reading or writing, its reason.
 func refuse(err error) error {
 	var malformed *http1.Error
-	var ne net.Error
 	reason := protocol.ReasonUpstreamProtocol
 	switch {
 	case errors.As(err, &malformed):
 		reason = malformed.Reason
 	case errors.Is(err, net.ErrClosed):
 		reason = protocol.ReasonSessionEnded
-	case errors.As(err, &ne) && ne.Timeout():
+	case isTimeout(err):
 		reason = protocol.ReasonUpstreamTimeout
 	}
 	return protocol.Refuse(reason, err)
+}
+
+func isTimeout(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
 }
 
 // cutOff is refuse for content: whatever the cause, it matches io.ErrUnexpectedEOF and never io.EOF.

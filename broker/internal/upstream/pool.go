@@ -29,6 +29,7 @@ type pool struct {
 	sessions map[string]*session
 	sweeper  *time.Timer    // nil while nothing is idle
 	sweeps   sync.WaitGroup // what sweeper started
+	readers  sync.WaitGroup // of HTTP/2 connections; each ends with its connection
 }
 
 // A session holds what one session has open. The pool's mu guards it.
@@ -62,7 +63,7 @@ var (
 func (c *Client) newOrigin(key PoolKey) *origin {
 	o := &origin{key: key, host: hostField(key.Scheme, key.Authority)}
 	if key.Scheme == "https" {
-		o.tls = c.tlsConfig(key.Authority)
+		o.tls = c.tlsConfig(key)
 	}
 	return o
 }
@@ -174,6 +175,9 @@ func (p *pool) attach(o *origin, c aborter) error {
 		return errSessionClosed
 	}
 	o.session.open[c] = struct{}{}
+	if cn, ok := c.(*conn); ok && cn.h2 != nil {
+		p.readers.Go(cn.h2.run)
+	}
 	return nil
 }
 
@@ -321,4 +325,5 @@ func (p *pool) close() {
 	p.sweeper = nil
 	p.mu.Unlock()
 	p.sweeps.Wait()
+	p.readers.Wait()
 }

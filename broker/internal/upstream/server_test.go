@@ -43,6 +43,7 @@ func newServer(t testing.TB, scheme string, h http.Handler) *upstreamServer {
 		}
 	}
 	if scheme == "https" {
+		srv.EnableHTTP2 = true // for keys that ask for it
 		srv.StartTLS()
 	} else {
 		srv.Start()

@@ -13,18 +13,28 @@ import (
 // maxTickets bounds the TLS sessions remembered for one pool key.
 const maxTickets = 8
 
+// The application protocols that are offered (RFC 7301).
+const (
+	protoHTTP1 = "http/1.1"
+	protoHTTP2 = "h2"
+)
+
 // tlsConfig returns how connections of one pool key are secured. Each has its own ticket cache: a
 // ticket resumes whoever the first handshake was, so it never leaves the session.
-func (c *Client) tlsConfig(a protocol.Authority) *tls.Config {
+func (c *Client) tlsConfig(key PoolKey) *tls.Config {
 	roots := c.roots
-	if o, ok := c.overrides[a]; ok && o.Roots != nil {
+	if o, ok := c.overrides[key.Authority]; ok && o.Roots != nil {
 		roots = o.Roots
 	}
+	protos := []string{protoHTTP1}
+	if key.HTTP2 {
+		protos = []string{protoHTTP2, protoHTTP1}
+	}
 	return &tls.Config{
-		ServerName:         a.Host,
+		ServerName:         key.Authority.Host,
 		RootCAs:            roots,
 		MinVersion:         tls.VersionTLS12,
-		NextProtos:         []string{"http/1.1"},
+		NextProtos:         protos,
 		ClientSessionCache: tls.NewLRUClientSessionCache(maxTickets),
 	}
 }
