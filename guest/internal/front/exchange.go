@@ -64,7 +64,7 @@ func (c *conn) exchangeStreamed(ctx context.Context, head *http1.RequestHead) (k
 	if err != nil {
 		return c.refused(head, err, false), nil
 	}
-	up := startUpload(s, c.r)
+	up := startUpload(func() error { return c.upload(s) })
 	if err := s.ReadResponse(&c.resp); err != nil {
 		c.joinUpload(s, up)
 		c.release(s, false)

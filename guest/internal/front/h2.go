@@ -19,7 +19,7 @@ const (
 	h2MaxStreams = 128     // streams open at once, as told to the client
 	h2MaxBusy    = 256     // exchanges under way, those included that the client has reset
 	h2ConnWindow = 1 << 20 // bytes of content that all streams hold together
-	h2Resets     = 2000    // streams that a client may reset at once
+	h2Resets     = 2000    // streams that a client may waste at once
 	h2ResetRate  = 100     // and a second
 	h2Remembered = 64      // streams whose end is remembered
 )
@@ -92,6 +92,9 @@ func (h *h2Conn) read(ctx context.Context) error {
 	if string(preface[:]) != h2Preface {
 		return connError(h2ProtocolError, "no preface")
 	}
+	if h.c.proxy {
+		return connError(h2HTTP11Required, "the proxy speaks HTTP/1.1")
+	}
 	h.w.put(func(b []byte) []byte {
 		b = appendFrame(b, h2Settings, 0, 0, 2*h2SettingEntry)
 		b = appendSetting(b, settingMaxStreams, h2MaxStreams)
@@ -157,6 +160,9 @@ func (h *h2Conn) frame(ctx context.Context, f *h2Frame) error {
 
 // reset ends the stream that e is about.
 func (h *h2Conn) reset(e *h2Error) error {
+	if err := h.spend(); err != nil {
+		return err
+	}
 	h.mu.Lock()
 	st := h.streams[e.stream]
 	if st == nil {

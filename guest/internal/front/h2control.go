@@ -157,6 +157,11 @@ func (h *h2Conn) onReset(f *h2Frame) error {
 	}
 	st.fail(errClientReset)
 	h.leave(st, false)
+	return h.spend()
+}
+
+// spend counts a stream that the client wastes, by a reset or by a mistake that makes us reset it.
+func (h *h2Conn) spend() error {
 	now := time.Now()
 	h.resets = min(h2Resets, h.resets+now.Sub(h.resetsAt).Seconds()*h2ResetRate) - 1
 	if h.resetsAt = now; h.resets < 0 {

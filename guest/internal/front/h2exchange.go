@@ -82,7 +82,7 @@ func (st *h2Stream) exchange(ctx context.Context, head *h2Head, malformed error,
 	if err != nil {
 		return st.refuse(head, err, reply)
 	}
-	up := startUpload(s, st)
+	up := startUpload(func() error { return st.upload(s) })
 	if err := s.ReadResponse(&st.x.resp); err != nil {
 		st.join(s, up)
 		st.x.release(s, false)
@@ -104,9 +104,6 @@ func (st *h2Stream) whole() ([]byte, bool) {
 	}
 	return st.content, true // which nobody appends to any more
 }
-
-// Trailer returns the trailers of the request, once Read has returned io.EOF.
-func (st *h2Stream) Trailer() protocol.Fields { return st.trailer }
 
 // refuse answers with the reason that err carries.
 func (st *h2Stream) refuse(head *h2Head, err error, reply *h2Reply) error {
@@ -146,9 +143,6 @@ func (st *h2Stream) finish(s *relay.Stream, up *upload, err error) error {
 	return err
 }
 
-// errUnread ends the content of a request whose exchange is over.
-var errUnread = errors.New("no longer read")
-
 // join ends an upload that is of no more use.
 func (st *h2Stream) join(s *relay.Stream, up *upload) {
 	if up.ended() {
@@ -159,7 +153,7 @@ func (st *h2Stream) join(s *relay.Stream, up *upload) {
 	<-up.done
 }
 
-// stopReading makes Read fail, and not the stream.
+// stopReading makes next fail, and not the stream.
 func (st *h2Stream) stopReading() {
 	st.h.mu.Lock()
 	defer st.h.mu.Unlock()

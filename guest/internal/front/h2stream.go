@@ -1,10 +1,8 @@
 package front
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"io"
 	"sync"
 
 	"torno.internal/protocol"
@@ -23,6 +21,7 @@ type h2Stream struct {
 	// Guarded by h.mu.
 	arrived *sync.Cond // signalled when content comes or the stream ends
 	content []byte     // arrived and not yet used
+	spare   []byte     // memory for more
 	send    int64      // bytes that may be sent
 	recv    int64      // bytes that may come
 	unsaid  int64      // bytes used up and not yet given back
@@ -89,6 +88,11 @@ func (h *h2Conn) strip(f *h2Frame) (dependsOnItself bool, err error) {
 // open opens a stream.
 func (h *h2Conn) open(ctx context.Context, id uint32, head *h2Head, end bool) error {
 	malformed := head.finish(end)
+	if malformed != nil {
+		if err := h.spend(); err != nil {
+			return err
+		}
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	st := &h2Stream{h: h, id: id, x: h.c.forStream(), cancel: cancel, ended: end, recv: h2DefaultWindow, left: head.ContentLength}
 	st.arrived = sync.NewCond(&h.mu)
@@ -164,112 +168,6 @@ func (st *h2Stream) end() error {
 	st.ended = true
 	st.arrived.Broadcast()
 	return nil
-}
-
-// onData takes content in.
-func (h *h2Conn) onData(f *h2Frame) error {
-	if f.stream == 0 {
-		return connError(h2ProtocolError, "DATA of the connection")
-	}
-	size := int64(len(f.payload))
-	if err := f.unpad(); err != nil {
-		return err
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.recv -= size; h.recv < 0 {
-		return connError(h2FlowControlError, "content beyond the connection's window")
-	}
-	st := h.streams[f.stream]
-	unread := size // padding, and content that nobody will read
-	defer func() {
-		if back := h.use(unread); back > 0 {
-			h.w.put(func(b []byte) []byte { return appendWord(b, h2WindowUpdate, 0, uint32(back)) })
-		}
-	}()
-	if st == nil {
-		if e, known := h.how(f.stream); known && e.ours {
-			return nil
-		}
-		if err := h.idle(f); err != nil {
-			return err
-		}
-		return streamError(f.stream, h2StreamClosed, "DATA on a closed stream")
-	}
-	if st.err != nil || st.unread {
-		return nil
-	}
-	if st.ended {
-		return streamError(f.stream, h2StreamClosed, "DATA behind the end")
-	}
-	if st.recv -= size; st.recv < 0 {
-		return streamError(f.stream, h2FlowControlError, "content beyond the stream's window")
-	}
-	n := int64(len(f.payload))
-	if st.left >= 0 {
-		if st.left -= n; st.left < 0 {
-			return streamError(f.stream, h2ProtocolError, "content longer than announced")
-		}
-	}
-	st.content = append(st.content, f.payload...)
-	st.unsaid += size - n
-	unread = size - n
-	st.arrived.Broadcast()
-	if f.has(h2EndStream) {
-		return st.end()
-	}
-	return nil
-}
-
-// use notes that n bytes of content are used up, and returns how many to give back. h.mu is held.
-func (h *h2Conn) use(n int64) int64 {
-	h.unsaid += n
-	if h.unsaid < h2ConnWindow/4 {
-		return 0
-	}
-	back := h.unsaid
-	h.unsaid, h.recv = 0, h.recv+back
-	return back
-}
-
-// Read reads content as it comes: io.EOF, together with the last of it, at its end.
-func (st *h2Stream) Read(p []byte) (int, error) {
-	h := st.h
-	h.mu.Lock()
-	for len(st.content) == 0 && !st.ended && st.err == nil && !st.unread {
-		st.arrived.Wait()
-	}
-	if st.err != nil || st.unread {
-		defer h.mu.Unlock()
-		return 0, cmp.Or(st.err, errUnread)
-	}
-	n := copy(p, st.content)
-	if st.content = st.content[n:]; len(st.content) == 0 {
-		st.content = nil
-	}
-	var err error
-	if len(st.content) == 0 && st.ended {
-		err = io.EOF
-	}
-	ofConn, ofStream := h.use(int64(n)), int64(0)
-	if st.unsaid += int64(n); st.unsaid >= h2DefaultWindow/2 && !st.ended {
-		ofStream = st.unsaid
-		st.recv, st.unsaid = st.recv+ofStream, 0
-	}
-	h.mu.Unlock()
-	if ofConn > 0 || ofStream > 0 {
-		h.w.put(func(b []byte) []byte {
-			if ofConn > 0 {
-				b = appendWord(b, h2WindowUpdate, 0, uint32(ofConn))
-			}
-			if ofStream > 0 {
-				b = appendWord(b, h2WindowUpdate, st.id, uint32(ofStream))
-			}
-			return b
-		})
-		h.flushSoon()
-	}
-	return n, err
 }
 
 // fail ends a stream early: whatever waits for it goes on, and the broker hears of it at once.

@@ -17,32 +17,32 @@ type upload struct {
 	err  error // once done is closed
 }
 
-// A contentReader reads a request's content, and after io.EOF its trailers.
-type contentReader interface {
-	io.Reader
-	Trailer() protocol.Fields
-}
-
-func startUpload(s *relay.Stream, r contentReader) *upload {
+// startUpload has carry carry the content on.
+func startUpload(carry func() error) *upload {
 	up := &upload{done: make(chan struct{})}
 	go func() {
 		defer close(up.done)
-		up.err = carry(s, r)
+		up.err = carry()
 	}()
 	return up
 }
 
-// carry carries the content and the trailers. When the client fails the stream is cut, or the broker
+// upload carries the content and the trailers. When the client fails the stream is cut, or the broker
 // would wait for the rest; when the broker fails it is not, since an answer may have come before.
-func carry(s *relay.Stream, r contentReader) error {
-	from := &source{Reader: r}
+func (c *conn) upload(s *relay.Stream) error {
+	from := &source{Reader: c.r}
 	if _, err := bhttp.Copy(s, from, func(int64) error { return s.Flush() }); err != nil {
 		if from.failed {
 			s.Cut()
 		}
 		return err
 	}
-	err := blame(s.CloseWrite(r.Trailer().DelFunc(isOwn)))
+	return closeUpload(s, c.r.Trailer())
+}
+
+// closeUpload ends a request. Trailers that the wire does not carry abort it.
+func closeUpload(s *relay.Stream, trailer protocol.Fields) error {
+	err := blame(s.CloseWrite(trailer.DelFunc(isOwn)))
 	if _, refused := err.(*protocol.RefusedError); refused {
 		s.Cut()
 	}
