@@ -17,6 +17,7 @@ import (
 
 	"torno.internal/broker/internal/audit"
 	ctlserver "torno.internal/broker/internal/control"
+	"torno.internal/broker/internal/redact"
 	"torno.internal/broker/internal/store"
 	"torno.internal/broker/internal/upstream"
 	"torno.internal/protocol/control"
@@ -40,6 +41,7 @@ type Broker struct {
 	store    *store.Store
 	audit    *audit.Log
 	upstream *upstream.Client
+	matchers redact.Cache
 	started  time.Time
 
 	mu      sync.Mutex

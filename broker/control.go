@@ -31,6 +31,7 @@ func (b *Broker) handler() http.Handler {
 	mux.Handle("GET "+control.PathSession+"{id}", ctlserver.Get(b.log, b.showSession))
 	mux.Handle("DELETE "+control.PathSession+"{id}", ctlserver.Get(b.log, b.revokeSession))
 	mux.Handle("POST "+control.PathSession+"{id}/end", ctlserver.Get(b.log, b.endSession))
+	mux.Handle("POST "+control.PathSession+"{id}/resume", ctlserver.Get(b.log, b.unsuspendSession))
 	mux.Handle("POST "+control.PathPolicyCheck, ctlserver.Handle(b.log, b.checkPolicy))
 	mux.Handle("GET "+control.PathAudit, http.HandlerFunc(b.tailAudit))
 	mux.Handle("POST "+control.PathAuditVerify, ctlserver.Get(b.log, b.verifyAudit))

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"torno.internal/broker/internal/audit"
+	"torno.internal/broker/internal/policy"
 	"torno.internal/broker/internal/session"
 	"torno.internal/broker/internal/store"
 	"torno.internal/protocol"
@@ -166,6 +167,19 @@ func (b *Broker) endSession(r *http.Request) (control.SessionInfo, error) {
 	return b.finish(r.PathValue("id"), "session_ended", (*live).end)
 }
 
+// unsuspendSession lets a session go on whose answers repeated secrets.
+func (b *Broker) unsuspendSession(r *http.Request) (control.SessionInfo, error) {
+	s := b.get(r.PathValue("id"))
+	if s == nil {
+		return control.SessionInfo{}, noSession(r.PathValue("id"))
+	}
+	if err := s.unsuspend(); err != nil {
+		return control.SessionInfo{}, err
+	}
+	b.record(&control.Meta{Agent: s.agent, Name: s.id}, "session_resumed")
+	return s.info(), nil
+}
+
 func (b *Broker) finish(id, event string, how func(*live) error) (control.SessionInfo, error) {
 	s := b.get(id)
 	if s == nil {
@@ -209,6 +223,9 @@ func (b *Broker) resumePlan(record *session.Session) (*plan, error) {
 		sealed, err := b.store.Secret(record.Agent(), u.Name, u.Version)
 		if err != nil {
 			return nil, fmt.Errorf("%s version %d: %w", u.Name, u.Version, err)
+		}
+		if a, ok := file.Secret[u.Name]; ok {
+			sealed.Meta = policy.Narrow(a, sealed.Meta)
 		}
 		p.metas = append(p.metas, sealed.Meta)
 	}

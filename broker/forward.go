@@ -26,6 +26,9 @@ type exchange struct {
 	dialled   string // the address that the workload connected to, as the guest tells it
 	decision  policy.Decision
 	use       *credential.Use // nil: no secret is bound to this origin
+	bare      bool            // this path does not get the credential, but neither the workload's own
+	guarded   *guarded        // nil: no secret is bound to this authority, answers pass as they are
+	coding    string          // of the answer's content, which is decoded; empty: none, or left as it is
 	id        audit.ID
 	outcome   audit.Outcome
 	started   time.Time
@@ -92,13 +95,21 @@ func (x *exchange) judge() error {
 	if x.authority.Host == protocol.SelfTestAuthority {
 		return protocol.Refuse(protocol.ReasonSelfTest, nil)
 	}
+	if x.s.suspended.Load() {
+		return protocol.Refuse(protocol.ReasonReflection, nil)
+	}
 	x.decision = x.s.policy.Decide(x.req.Method, scheme, x.authority, path)
 	if err := x.verdict(connect); err != nil {
 		return x.plainHTTP(err)
 	}
-	if !connect {
-		x.use, err = x.s.secrets().Select(x.authority, scheme, x.req.Fields)
+	if connect {
+		return nil
 	}
+	x.use, err = x.s.secrets().Select(x.authority, scheme, x.req.Fields)
+	if x.guarded = x.s.guarded(x.authority, scheme); x.guarded != nil {
+		x.req.Fields = x.guarded.prepare(x.req.Fields)
+	}
+	x.bare = x.use != nil && !x.s.paths[x.use.Name].Cover(x.req.Method, path)
 	return err
 }
 
@@ -138,7 +149,7 @@ func (x *exchange) record() *audit.Record {
 	if x.authority.Host == "" {
 		r.Authority = x.req.Authority
 	}
-	if x.use != nil {
+	if x.use != nil && !x.bare {
 		r.Secret, r.Version = x.use.Name, x.use.Version
 	}
 	return r
@@ -242,6 +253,9 @@ func (x *exchange) writeHead(up *upstream.Exchange, length int64) error {
 		return up.WriteHead(x.req, nil, length)
 	}
 	x.req.Fields = x.use.StripFields(x.req.Fields)
+	if x.bare {
+		return up.WriteHead(x.req, nil, length)
+	}
 	fields, err := x.use.Fields()
 	if err != nil {
 		return protocol.Refuse(protocol.ReasonInternal, err)

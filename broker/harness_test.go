@@ -139,11 +139,17 @@ func (d *desk) must(err error) {
 // set sets a bearer secret for https://example.com.
 func (d *desk) set(agent, name, value string, version int) error {
 	d.t.Helper()
+	return d.setFor(agent, name, value, version, "https://example.com")
+}
+
+// setFor sets a bearer secret for an audience.
+func (d *desk) setFor(agent, name, value string, version int, audience ...string) error {
+	d.t.Helper()
 	var pk control.PublicKey
 	d.must(d.call("GET", control.PathPublicKey, nil, &pk))
 	key, err := seal.ParsePublicKey(pk.Key)
 	d.must(err)
-	m := control.Meta{Agent: agent, Name: name, Version: version, Audience: []string{"https://example.com"},
+	m := control.Meta{Agent: agent, Name: name, Version: version, Audience: audience,
 		Inject: control.Injector{Scheme: control.SchemeBearer}, Created: time.Now()}
 	sealed, err := key.Seal([]byte(value), control.AssociatedData(m, pk.ID))
 	d.must(err)

@@ -37,6 +37,11 @@ type live struct {
 	ln     net.Listener
 	events chan protocol.EventType // to the guest's event stream
 	stats  stats
+	paths  map[string]policy.Paths // by secret: which requests to its audience get it
+	guards guards
+
+	cookies   bool        // Set-Cookie passes
+	suspended atomic.Bool // answers repeated secrets; a person must let the session go on
 
 	ctx    context.Context // ends when the session is no longer served; it is the session's lifetime
 	cancel context.CancelFunc
@@ -47,6 +52,7 @@ type live struct {
 type stats struct {
 	requests, refused, up, down atomic.Uint64
 	forward, channel            atomic.Int64 // streams open now
+	masked                      atomic.Int64 // runs of secrets in answers
 	last                        atomic.Pointer[string]
 }
 
@@ -114,6 +120,8 @@ func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 		log: b.log.With("session", record.ID(), "agent", record.Agent()), events: make(chan protocol.EventType, 4),
 	}
 	s.set.Store(set)
+	s.paths, s.cookies = p.paths, b.cfg.Operator.Agents[s.agent].Cookies == control.CookiesPass
+	s.suspended.Store(record.Suspended())
 	s.ctx, s.cancel = context.WithDeadline(context.Background(), record.Expires())
 	if err == nil {
 		err = b.allowPrivate(s)
@@ -192,6 +200,7 @@ func (s *live) run() {
 	}
 	s.b.upstream.CloseSession(s.id)
 	s.wg.Wait()
+	s.guards.release(&s.b.matchers)
 	s.secrets().Wipe()
 	_ = os.RemoveAll(s.b.socketDir(s.id))
 }
@@ -245,6 +254,9 @@ func (s *live) info() control.SessionInfo {
 	i := s.record.Info()
 	i.Requests, i.Refused = s.stats.requests.Load(), s.stats.refused.Load()
 	i.BytesUp, i.BytesDown = s.stats.up.Load(), s.stats.down.Load()
+	if i.State == string(session.StateLive) && s.suspended.Load() {
+		i.State = "suspended"
+	}
 	i.Streams = int(s.stats.forward.Load() + s.stats.channel.Load())
 	if last := s.stats.last.Load(); last != nil {
 		i.Last = *last

@@ -18,6 +18,7 @@ type plan struct {
 	file   control.AgentPolicy
 	metas  []control.Meta // the secrets in use, by name
 	policy *policy.Policy
+	paths  map[string]policy.Paths // by secret: which requests to its audience get it
 }
 
 // plan returns the plan for agent under file. Without a file all of the agent's secrets are in use and
@@ -68,7 +69,28 @@ func (b *Broker) compile(p *plan) error {
 	if p.policy, err = policy.Compile(p.file, ceiling, origins); err != nil {
 		return &control.Error{Code: control.CodeInvalid, Message: err.Error(), Hint: "docs/rules.md has the grammar of rules"}
 	}
-	return nil
+	return p.compilePresets(ceiling)
+}
+
+// compilePresets adds what the presets of the plan's secrets know of their services.
+func (p *plan) compilePresets(ceiling *control.Ceiling) error {
+	var deny, also []string
+	p.paths = map[string]policy.Paths{}
+	for _, m := range p.metas {
+		preset := credential.Secret{Meta: m}.Preset()
+		deny, also = append(deny, preset.Deny...), append(also, preset.Also...)
+		paths, err := policy.ParsePaths(preset.Paths)
+		if err != nil {
+			return fmt.Errorf("preset %s: %w", preset.Name, err)
+		}
+		p.paths[m.Name] = paths
+	}
+	if ceiling != nil && ceiling.Minting == control.MintingPass {
+		deny = nil
+	}
+	var err error
+	p.policy, err = p.policy.WithPresets(deny, also)
+	return err
 }
 
 // declared returns the metas of the names that an agent file declares; a missing one is an error that
@@ -143,7 +165,7 @@ func (p *plan) check(req control.PolicyCheck) (control.PolicyVerdict, error) {
 	use, err := set.Select(a, scheme, nil)
 	if err != nil {
 		v.Verdict, v.Reason = policy.Deny.String(), reasonOf(err).String()
-	} else if use != nil {
+	} else if use != nil && p.paths[use.Name].Cover(method, path) {
 		v.Secret, v.Version = use.Name, use.Version
 	}
 	return v, nil

@@ -33,7 +33,9 @@ func (x *exchange) download(up *upstream.Exchange, b body) (clean bool, err erro
 	if n, err := strconv.ParseInt(resp.Fields.Get("content-length"), 10, 64); err == nil {
 		left = n
 	}
-	n, err := bhttp.Copy(x.st.w, up, func(total int64) error {
+	content, done := x.scrub(up)
+	defer done()
+	n, err := bhttp.Copy(x.st.w, content, func(total int64) error {
 		if total == left {
 			return nil // the end goes out together with the last piece
 		}
@@ -43,7 +45,11 @@ func (x *exchange) download(up *upstream.Exchange, b body) (clean bool, err erro
 	if err != nil {
 		return false, err
 	}
-	return true, x.st.w.Close(up.Trailer())
+	trailer, err := x.scrubTrailer(up.Trailer())
+	if err != nil {
+		return false, err
+	}
+	return true, x.st.w.Close(trailer)
 }
 
 // readHead reads up to the final response head. Interim responses are passed on; to a client that
@@ -82,6 +88,9 @@ func (x *exchange) readHead(up *upstream.Exchange, b body, resp *protocol.Respon
 	}
 	for {
 		if err := up.ReadResponse(resp); err != nil {
+			return err
+		}
+		if err := x.checkHead(resp); err != nil {
 			return err
 		}
 		if !resp.Interim() {

@@ -261,3 +261,39 @@ func TestStreamLimit(t *testing.T) {
 		t.Errorf("a channel stream: %v", err)
 	}
 }
+
+// TestResumedSessionStaysNarrow restarts the broker under a session whose agent file narrows a secret's hosts.
+func TestResumedSessionStaysNarrow(t *testing.T) {
+	up := httptest.NewTLSServer(http.HandlerFunc(checkKey))
+	defer up.Close()
+	d := newDesk(t, up)
+	d.cfg.Operator.Upstreams = append(d.cfg.Operator.Upstreams, d.cfg.Operator.Upstreams[0])
+	d.cfg.Operator.Upstreams[1].Host = "other.example"
+	d.stop()
+	d.start()
+	d.must(d.setFor("a", "KEY", testKey, 1, "https://example.com", "https://other.example"))
+	d.must(d.call("PUT", control.PathTrust, control.TrustedFile{Agent: "a", File: []byte("x"), Policy: control.AgentPolicy{Name: "a",
+		Secrets: []string{"KEY"}, Secret: map[string]control.Assertion{"KEY": {Hosts: []string{"example.com"}}}}}, nil))
+	var s control.SessionCreated
+	d.must(d.call("POST", control.PathSessions, control.SessionRequest{Agent: "a", Isolation: protocol.IsolationNamespace,
+		Workload: protocol.Workload{Argv: []string{"true"}}, File: []byte("x")}, &s))
+	h, err := d.hello(s.Broker, 1)
+	d.must(err)
+	ask := func() int {
+		p, err := d.dial(s.Broker, protocol.KindForward, h.Token)
+		d.must(err)
+		req := get("/")
+		req.Authority = "other.example"
+		resp, _, err := p.ask(req, "")
+		d.must(err)
+		return resp.Status
+	}
+	if got := ask(); got != 403 {
+		t.Fatalf("before: %d", got)
+	}
+	d.stop()
+	d.start()
+	if got := ask(); got != 403 {
+		t.Errorf("after a restart: %d, want 403", got)
+	}
+}

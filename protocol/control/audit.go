@@ -31,6 +31,7 @@ type AuditRecord struct {
 	Micros      int64     `json:"us"`   // duration in microseconds
 	Upstream    string    `json:"upstream"`
 	Aborted     bool      `json:"aborted"`
+	Masked      int       `json:"masked"`      // runs of secrets that were masked in the response
 	Interrupted bool      `json:"interrupted"` // the broker died meanwhile
 	Count       int64     `json:"count"`
 }

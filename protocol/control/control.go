@@ -18,7 +18,7 @@ const (
 	PathNextVersion = "/v1/secrets/next" // GET ?agent=&name= → NextVersion
 	PathTrust       = "/v1/trust"        // GET ?agent= → TrustedFile; PUT TrustedFile
 	PathSessions    = "/v1/sessions"     // GET → []SessionInfo; POST SessionRequest → SessionCreated
-	PathSession     = "/v1/sessions/"    // + id: GET → SessionInfo; DELETE revokes → SessionInfo; POST …/end ends → SessionInfo
+	PathSession     = "/v1/sessions/"    // + id: GET → SessionInfo; DELETE revokes → SessionInfo; POST …/end ends, …/resume lets a suspended one go on → SessionInfo
 	PathPolicyCheck = "/v1/policy/check" // POST PolicyCheck → PolicyVerdict
 	PathAudit       = "/v1/audit"        // GET ?follow=1&last=N → one JSON audit record a line
 	PathAuditVerify = "/v1/audit/verify" // POST → AuditVerdict
@@ -200,6 +200,13 @@ type Config struct {
 	Upstreams []Upstream         `json:"upstream,omitempty"`
 	Egress    ConfigEgress       `json:"egress"`
 	Agents    map[string]Ceiling `json:"agents,omitempty"`
+	Limits    Limits             `json:"limits"`
+}
+
+// Limits hold for each session. Zero values mean the defaults.
+type Limits struct {
+	ReflectionsPerResponse int `json:"reflections_per_response,omitempty"` // masked runs in one response before the session is suspended; 8
+	ReflectionsPerSession  int `json:"reflections_per_session,omitempty"`  // and in all of a session's responses; 32
 }
 
 // An Upstream overrides how one authority is reached. Dial is exempt from the address guard, for that
@@ -221,8 +228,17 @@ type ConfigEgress struct {
 type Ceiling struct {
 	Egress       *Egress  `json:"egress,omitempty"`
 	AllowPrivate []string `json:"allow_private,omitempty"`
-	Cookies      string   `json:"cookies,omitempty"` // "strip" (default) or "pass"
+	Cookies      string   `json:"cookies,omitempty"` // Set-Cookie from hosts that a secret is bound to: CookiesStrip (default) or CookiesPass
+	Minting      string   `json:"minting,omitempty"` // the endpoints that presets deny: MintingDeny (default) or MintingPass
 }
+
+// Whether a workload may have credentials that it got with a secret, and that outlive the session.
+const (
+	CookiesStrip = "strip"
+	CookiesPass  = "pass"
+	MintingDeny  = "deny"
+	MintingPass  = "pass"
+)
 
 // A SessionRequest registers one run of an agent.
 type SessionRequest struct {
@@ -247,7 +263,7 @@ type SessionInfo struct {
 	ID        string             `json:"id"`
 	Agent     string             `json:"agent"`
 	Isolation protocol.Isolation `json:"isolation"`
-	State     string             `json:"state"` // "waiting" (no hello yet), "live", "ended", "revoked"
+	State     string             `json:"state"` // "waiting" (no hello yet), "live", "suspended", "ended", "revoked"
 	Created   time.Time          `json:"created"`
 	Ended     *time.Time         `json:"ended,omitempty"`
 	Identity  string             `json:"identity"` // how the guest is told apart, for people

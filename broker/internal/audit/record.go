@@ -35,6 +35,7 @@ type Outcome struct {
 	Duration           time.Duration
 	Upstream           string // address that was connected to
 	Aborted            bool   // the response did not end as it should
+	Masked             int    // runs of secrets that were masked in the response
 	interrupted        bool   // the broker died meanwhile
 }
 
@@ -88,6 +89,9 @@ func (o *Outcome) appendTo(b []byte, id ID) []byte {
 	b = appendNumber(b, "down", o.BytesDown)
 	b = appendNumber(b, "us", o.Duration.Microseconds())
 	b = appendPair(b, "upstream", clip(o.Upstream, 128))
+	if o.Masked > 0 {
+		b = appendNumber(b, "masked", int64(o.Masked))
+	}
 	if o.Aborted {
 		b = append(b, `,"aborted":true`...)
 	}

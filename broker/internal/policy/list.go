@@ -36,9 +36,9 @@ func compileList(file, name string, texts []string) (*list, []error) {
 	return l, errs
 }
 
-// match returns the first rule, in the file's order, that matches q on path, or nil.
+// match returns the first rule, in the file's order, that matches q on path, or nil. A nil list has none.
 func (l *list) match(q *query, path string) *Rule {
-	if len(l.rules) == 0 {
+	if l == nil || len(l.rules) == 0 {
 		return nil
 	}
 	host := q.authority.Host

@@ -66,6 +66,7 @@ type Policy struct {
 type side struct {
 	deny, ask, tunnel, allow *list
 	open                     bool // default = "allow"
+	presets                  presets
 }
 
 // Compile checks and compiles the approved agent file under the operator's ceiling; ceiling, or its
@@ -208,6 +209,9 @@ func (s *side) judge(q *query, path string, audiences map[Origin]bool) Decision 
 	if r := s.deny.match(q, path); r != nil {
 		return Decision{Deny, ListDeny, r.text, protocol.ReasonDeniedByRule}
 	}
+	if r := s.presets.deny.match(q, path); r != nil {
+		return Decision{Deny, ListPreset, r.text, protocol.ReasonDeniedByRule}
+	}
 	if r := s.ask.match(q, path); r != nil {
 		return Decision{Ask, ListAsk, r.text, protocol.ReasonAskDenied}
 	}
@@ -222,6 +226,9 @@ func (s *side) judge(q *query, path string, audiences map[Origin]bool) Decision 
 	}
 	if audiences[Origin{q.scheme, q.authority}] {
 		return Decision{Allow, ListAudience, "", protocol.ReasonNone}
+	}
+	if r := s.presets.also.match(q, path); r != nil {
+		return Decision{Allow, ListPreset, r.text, protocol.ReasonNone}
 	}
 	if s.open {
 		return Decision{Allow, ListDefault, "", protocol.ReasonNone}

@@ -134,7 +134,7 @@ func (s *Scanner) scanEscaped(found []span, b []byte, odd bool) []span {
 		}
 		at, behind := h.next(b, min(start, len(b)))
 		for at < len(b) {
-			from, last := sync(h, b, start, max(start, at-m.reach)), at
+			from, last := inStep(h, b, start, max(start, at-m.reach)), at
 			for { // what else is near belongs to it
 				if at, behind = h.next(b, behind); at >= len(b) || at-last > m.reach {
 					break
@@ -147,9 +147,9 @@ func (s *Scanner) scanEscaped(found []span, b []byte, odd bool) []span {
 	return found
 }
 
-// sync returns a place at or just behind from at which no pair of backslashes is cut. Other escapes cannot be
+// inStep returns a place at or just behind from at which no pair of backslashes is cut. Other escapes cannot be
 // misread for want of what stands before them.
-func sync(h *hunter, b []byte, start, from int) int {
+func inStep(h *hunter, b []byte, start, from int) int {
 	i := from
 	for h.stride == 2 && i > start && b[i-1] == h.mark {
 		i--

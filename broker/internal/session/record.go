@@ -31,6 +31,7 @@ type record struct {
 	Format int `json:"format"`
 	beginning
 	State    State      `json:"state"`
+	Suspend  bool       `json:"suspended,omitempty"`
 	Ended    *time.Time `json:"ended,omitempty"`
 	Counters Counters   `json:"counters"`
 	Leaves   int        `json:"leaves"` // reserved, see leaf.go

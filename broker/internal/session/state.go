@@ -64,6 +64,20 @@ func (s *Session) finish(state State) error {
 	return s.rec.put(s.records)
 }
 
+// Suspended reports whether the session's requests are refused until a person lets it go on.
+func (s *Session) Suspended() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.rec.Suspend
+}
+
+// Suspend sets what Suspended reports, also for a broker that starts again.
+func (s *Session) Suspend(suspended bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.update(func(r *record) { r.Suspend = suspended })
+}
+
 // update stores a changed copy of the record and makes it the session's own. The caller holds mu. If it
 // cannot be stored nothing has changed.
 func (s *Session) update(change func(*record)) error {

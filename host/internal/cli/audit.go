@@ -89,6 +89,9 @@ func describe(r *control.AuditRecord) string {
 		if r.Reason != "" {
 			text += ", " + r.Reason
 		}
+		if r.Masked > 0 {
+			text += fmt.Sprintf(", %d masked", r.Masked)
+		}
 		if r.Aborted {
 			text += ", aborted"
 		}

@@ -12,8 +12,8 @@ import (
 )
 
 func newSessionsCommand() *cobra.Command {
-	return group("sessions", "List, show and revoke sessions",
-		newSessionsListCommand(), newSessionsShowCommand(), newSessionsRevokeCommand())
+	return group("sessions", "List, show, revoke and resume sessions",
+		newSessionsListCommand(), newSessionsShowCommand(), newSessionsRevokeCommand(), newSessionsResumeCommand())
 }
 
 func newSessionsListCommand() *cobra.Command {
@@ -128,6 +128,30 @@ runs in it is not killed; it merely reaches nothing any more.`,
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: revoked\n", config.EscapeControl(args[0]))
+			return nil
+		},
+	}
+}
+
+func newSessionsResumeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "resume ID", Short: "Let a suspended session go on", Args: exactArgs(1), ValidArgsFunction: completeSessions,
+		Long: `Let a suspended session go on. A session is suspended when hosts repeat its
+secrets in their answers again and again: the copies are masked, but an agent
+that may ask as often as it likes could learn from where the masks stand. Look
+at what it asked for first:
+
+  torno audit tail`,
+		Example: "  torno sessions resume 01m8588eq2zh04vw8qn948688n",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := connect()
+			if err != nil {
+				return err
+			}
+			if err := c.do(cmd.Context(), "POST", control.PathSession+args[0]+"/resume", nil, nil); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: resumed\n", config.EscapeControl(args[0]))
 			return nil
 		},
 	}

@@ -30,11 +30,22 @@ func ParseBroker(file string, b []byte) (control.Config, error) {
 	})
 	egress.done()
 	c.Agents = readCeilings(t.table("agents"))
+	c.Limits = readLimits(t.table("limits"))
 	t.done()
 	if err := newErrors(file, t.doc.problems); err != nil {
 		return control.Config{}, err
 	}
 	return c, nil
+}
+
+func readLimits(t *table) control.Limits {
+	const most = 1 << 20
+	l := control.Limits{
+		ReflectionsPerResponse: t.count("reflections_per_response", most),
+		ReflectionsPerSession:  t.count("reflections_per_session", most),
+	}
+	t.done()
+	return l
 }
 
 func readUpstreams(t *table, dir string) []control.Upstream {
@@ -79,7 +90,8 @@ func readCeilings(t *table) map[string]control.Ceiling {
 		}
 		agent := t.table(name)
 		c := control.Ceiling{AllowPrivate: readPrefixes(agent)}
-		c.Cookies, _ = agent.choice("cookies", "strip", "pass")
+		c.Cookies, _ = agent.choice("cookies", control.CookiesStrip, control.CookiesPass)
+		c.Minting, _ = agent.choice("minting", control.MintingDeny, control.MintingPass)
 		if agent.has("egress") {
 			e := readEgress(agent.table("egress"))
 			c.Egress = &e

@@ -111,6 +111,16 @@ func (t *table) port(key string) uint16 {
 	return uint16(n)
 }
 
+// count returns the number at key, which must be from 1 to most, or 0 if there is none.
+func (t *table) count(key string, most int) int {
+	n, ok := value[int64](t, key, "a number")
+	if ok && (n < 1 || n > int64(most)) {
+		t.fail(t.at(key), "%s is %d, not from 1 to %d", dotted(t.at(key)), n, most)
+		return 0
+	}
+	return int(n)
+}
+
 // eachText calls f with every string of the array at key, and where it stands.
 func (t *table) eachText(key string, f func(at []string, s string)) {
 	list, _ := value[[]any](t, key, "an array of strings")

@@ -1,0 +1,101 @@
+package broker
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+
+	"torno.internal/broker/internal/credential"
+	"torno.internal/broker/internal/redact"
+	"torno.internal/protocol"
+)
+
+// A guarded authority is one that secrets of the session are bound to. What comes back from it is searched
+// for exactly these, and for no other: else a host could learn of a secret by what is masked.
+type guarded struct {
+	matcher *redact.Matcher
+	ranges  bool // Range passes: a preset says that answers are large files
+}
+
+// guards are a session's guarded authorities, made when they are first called.
+type guards struct {
+	mu   sync.Mutex
+	made map[protocol.Authority]*guarded
+	keys []string // in the broker's cache of matchers
+}
+
+// guarded returns what guards a request to a, or nil if no secret is bound to it.
+func (s *live) guarded(a protocol.Authority, scheme string) *guarded {
+	if scheme != "https" {
+		return nil // no secret is bound to anything else
+	}
+	s.guards.mu.Lock()
+	defer s.guards.mu.Unlock()
+	g, ok := s.guards.made[a]
+	if ok {
+		return g
+	}
+	if bound := s.secrets().Bound(a); len(bound) > 0 {
+		g = s.guard(a, bound)
+	}
+	if s.guards.made == nil {
+		s.guards.made = map[protocol.Authority]*guarded{}
+	}
+	if g != nil || len(s.guards.made) < maxUnguarded {
+		s.guards.made[a] = g
+	}
+	return g
+}
+
+// maxUnguarded bounds how many authorities without a secret are remembered: names are the workload's to choose.
+const maxUnguarded = 4096
+
+// guard makes the guard of a. Sessions of one agent with the same versions share matchers.
+func (s *live) guard(a protocol.Authority, bound []credential.Secret) *guarded {
+	g := &guarded{}
+	key := s.agent + " " + a.String()
+	for _, b := range bound {
+		key += fmt.Sprintf(" %s@%d", b.Meta.Name, b.Meta.Version)
+		g.ranges = g.ranges || b.Preset().Ranges
+	}
+	g.matcher = s.b.matchers.Get(key, func() []redact.Secret {
+		var secrets []redact.Secret
+		for _, b := range bound {
+			secrets = append(secrets, redact.Secret{Value: b.Value, Prefixes: b.Preset().Prefix})
+		}
+		return secrets
+	})
+	s.guards.keys = append(s.guards.keys, key)
+	return g
+}
+
+// release gives the matchers back. No exchange of the session runs any more.
+func (g *guards) release(cache *redact.Cache) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, k := range g.keys {
+		cache.Put(k)
+	}
+	g.made, g.keys = nil, nil
+}
+
+// prepare makes the request ask for what can be searched: content without coding, and whole.
+func (g *guarded) prepare(f protocol.Fields) protocol.Fields {
+	f = f.DelFunc(func(l protocol.Field) bool {
+		return l.Name == "accept-encoding" || !g.ranges && (l.Name == "range" || l.Name == "if-range")
+	})
+	return append(f, protocol.Field{Name: "accept-encoding", Value: "identity"})
+}
+
+// fields scrubs one section of a response's fields: cookies are credentials that a workload would keep after
+// the session, so they are removed unless the operator lets them pass.
+func (x *exchange) scrubFields(f protocol.Fields) (protocol.Fields, error) {
+	if !x.s.cookies {
+		f = f.DelFunc(func(l protocol.Field) bool { return strings.HasPrefix(l.Name, "set-cookie") })
+	}
+	if !x.guarded.ranges {
+		f = f.DelFunc(func(l protocol.Field) bool { return l.Name == "accept-ranges" })
+	}
+	f, runs := x.guarded.matcher.Fields(f)
+	return f, x.reflected(runs)
+}

@@ -1,0 +1,28 @@
+package credential
+
+import (
+	"slices"
+
+	"torno.internal/protocol"
+	"torno.internal/protocol/control"
+)
+
+// Bound returns the secrets that may be sent to a, revoked ones too: what a host was given before it may
+// still repeat. The Set owns their values.
+func (s *Set) Bound(a protocol.Authority) []Secret {
+	var bound []Secret
+	for _, u := range s.byOrigin[a] {
+		bound = append(bound, u.secret)
+	}
+	return bound
+}
+
+// Preset returns the preset that the secret was set by; the zero Preset if none was.
+func (s Secret) Preset() control.Preset {
+	all := Presets()
+	i := slices.IndexFunc(all, func(p control.Preset) bool { return s.Meta.Preset != "" && p.Name == s.Meta.Preset })
+	if i < 0 {
+		return control.Preset{}
+	}
+	return all[i]
+}

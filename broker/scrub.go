@@ -1,0 +1,143 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"torno.internal/broker/internal/audit"
+	"torno.internal/broker/internal/decode"
+	"torno.internal/broker/internal/redact"
+	"torno.internal/protocol"
+	"torno.internal/protocol/control"
+)
+
+// Default limits on how often answers may repeat a secret, in masked runs. An honest host never does; one
+// that does it again and again is being used to guess.
+const (
+	defaultRunsPerResponse = 8
+	defaultRunsPerSession  = 32
+)
+
+// errReflected ends an exchange whose answer repeats secrets too often.
+var errReflected = protocol.Refuse(protocol.ReasonReflection, errors.New("the answer repeats secrets too often"))
+
+// reflected counts runs that were masked. Beyond the limits the session is suspended and the exchange ends.
+func (x *exchange) reflected(runs int) error {
+	if runs == 0 {
+		return nil
+	}
+	x.outcome.Masked += runs
+	total := x.s.stats.masked.Add(int64(runs))
+	limits := x.s.b.cfg.Operator.Limits
+	if x.outcome.Masked <= orDefault(limits.ReflectionsPerResponse, defaultRunsPerResponse) &&
+		total <= int64(orDefault(limits.ReflectionsPerSession, defaultRunsPerSession)) {
+		return nil
+	}
+	x.s.suspend(x.record())
+	return errReflected
+}
+
+func orDefault(n, otherwise int) int {
+	if n == 0 {
+		return otherwise
+	}
+	return n
+}
+
+// suspend refuses the session's requests until a person lets it go on.
+func (s *live) suspend(r *audit.Record) {
+	if s.suspended.Swap(true) {
+		return
+	}
+	if err := s.record.Suspend(true); err != nil {
+		s.log.Error("storing that the session is suspended", "err", err)
+	}
+	s.log.Warn("answers repeat secrets too often, the session is suspended", "authority", r.Authority)
+	r.Event, r.Reason = "reflection", protocol.ReasonReflection.String()
+	if err := s.b.audit.Event(r); err != nil {
+		s.log.Error("recording an event", "event", r.Event, "err", err)
+	}
+}
+
+// unsuspend lets a suspended session go on, with a new count.
+func (s *live) unsuspend() error {
+	if !s.suspended.Load() {
+		return &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("session %s is not suspended", s.id), Hint: "torno sessions list"}
+	}
+	if err := s.record.Suspend(false); err != nil {
+		return err
+	}
+	s.stats.masked.Store(0)
+	s.suspended.Store(false)
+	return nil
+}
+
+// checkHead scrubs a response's fields and learns how its content is coded.
+func (x *exchange) checkHead(resp *protocol.Response) (err error) {
+	if x.guarded == nil {
+		return nil
+	}
+	if resp.Fields, err = x.scrubFields(resp.Fields); err != nil || resp.Interim() {
+		return err
+	}
+	coding, err := decode.Coding(resp.Fields)
+	switch {
+	case err != nil:
+		return protocol.Refuse(protocol.ReasonCodedContent, err)
+	case coding == "":
+		return nil
+	case resp.Status == 206:
+		return protocol.Refuse(protocol.ReasonCodedContent, fmt.Errorf("part of content coded %q", coding))
+	}
+	x.coding = coding
+	resp.Fields = redact.DropDescriptions(resp.Fields)
+	return nil
+}
+
+// A scrubbed content is decoded, if it was coded, and masked.
+type scrubbed struct {
+	x       *exchange
+	from    io.Reader
+	scanner *redact.Scanner
+}
+
+// scrub returns r as the workload may have it. done wipes what it remembers.
+func (x *exchange) scrub(r io.Reader) (content io.Reader, done func()) {
+	if x.guarded == nil || x.guarded.matcher.Empty() && x.coding == "" {
+		return r, func() {}
+	}
+	s := &scrubbed{x: x, from: r, scanner: x.guarded.matcher.Scanner()}
+	if x.coding != "" {
+		s.from = decode.NewReader(r, x.coding)
+	}
+	return s, s.close
+}
+
+func (s *scrubbed) Read(p []byte) (int, error) {
+	n, err := s.from.Read(p)
+	if rerr := s.x.reflected(s.scanner.Mask(p[:n])); rerr != nil {
+		clear(p[:n])
+		return 0, rerr
+	}
+	return n, err
+}
+
+func (s *scrubbed) close() {
+	s.scanner.Wipe()
+	if c, ok := s.from.(io.Closer); ok {
+		_ = c.Close()
+	}
+}
+
+// scrubTrailer scrubs a response's trailer section.
+func (x *exchange) scrubTrailer(f protocol.Fields) (protocol.Fields, error) {
+	if x.guarded == nil || len(f) == 0 {
+		return f, nil
+	}
+	f, err := x.scrubFields(f)
+	if x.coding != "" {
+		f = redact.DropDescriptions(f)
+	}
+	return f, err
+}
