@@ -107,7 +107,7 @@ func TestAttack18SmugglingH2(t *testing.T) {
 		{"long path", with(getH2(), ":path", "/"+strings.Repeat("x", protocol.MaxPath)), "400 bad_request"},
 		{"long value", getH2("x", strings.Repeat("x", protocol.MaxFieldValue+1)), "400 bad_request"},
 		{"many fields", getH2(slices.Repeat([]string{"x", "1"}, protocol.MaxFields+1)...), "400 bad_request"},
-		{"large head", getH2(slices.Repeat([]string{"x", strings.Repeat("x", 5000)}, 30)...), "400 bad_request"},
+		{"large head", getH2(slices.Repeat([]string{"x", strings.Repeat("a", 5000)}, 30)...), "400 bad_request"},
 		{"bomb", getH2(slices.Repeat([]string{"x", strings.Repeat("x", 4000)}, 2000)...), "400 bad_request"},
 		{"no path", without(getH2(), ":path"), malformed},
 		{"empty path", with(getH2(), ":path", ""), malformed},
