@@ -156,7 +156,11 @@ func (c *conn) enterHead() error {
 		return nil
 	}
 	c.phase = phaseHead
-	return c.readUntil(time.Now().Add(protocol.ResponseHeadTimeout))
+	err := c.readUntil(time.Now().Add(protocol.ResponseHeadTimeout))
+	if c.h2 != nil {
+		return nil // as in begin
+	}
+	return err
 }
 
 // enterContent holds reads to come to the idle deadline. In HTTP/2 one is under way already.
@@ -165,8 +169,15 @@ func (c *conn) enterContent() {
 	defer c.mu.Unlock()
 	c.phase = phaseContent
 	if c.h2 != nil {
-		_ = c.readUntil(time.Now().Add(protocol.IdleTimeout))
+		_ = c.readUntil(time.Now().Add(protocol.IdleTimeout)) // as in begin
 	}
+}
+
+// postpone moves the read deadline that has passed.
+func (c *conn) postpone() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.readUntil(time.Now().Add(protocol.IdleTimeout))
 }
 
 func (c *conn) readUntil(t time.Time) error {

@@ -124,11 +124,11 @@ func newH2(c *conn) *h2conn {
 func (h *h2conn) run() {
 	h.sendControl()
 	err := h.readFrames()
-	h.fail(err)
 	var broken *h2Error
 	if errors.As(err, &broken) {
-		h.goAway(broken.code)
+		h.goAway(broken.code) // first: who is told of an error closes the connection
 	}
+	h.fail(err)
 	h.conn.abort()
 }
 
@@ -190,8 +190,8 @@ func (h *h2conn) usable() error {
 	return nil
 }
 
-// An h2Source is what the Framer reads: the connection, whose idle deadline does not count against the
-// other side while our reader is the one who keeps still.
+// An h2Source is what the Framer reads: the connection, whose deadline does not count against the other
+// side while our own reader is the one who keeps still.
 type h2Source struct{ h *h2conn }
 
 func (s h2Source) Read(p []byte) (int, error) {
@@ -200,12 +200,15 @@ func (s h2Source) Read(p []byte) (int, error) {
 		if n > 0 || !isTimeout(err) || !s.h.unread() {
 			return n, err
 		}
+		if err := s.h.conn.postpone(); err != nil {
+			return 0, err
+		}
 	}
 }
 
-// unread reports whether content waits to be read.
+// unread reports whether some of the response waits to be read.
 func (h *h2conn) unread() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.content.len() > 0
+	return len(h.heads) > 0 || h.content.len() > 0
 }

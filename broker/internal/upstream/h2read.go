@@ -28,7 +28,7 @@ func (h *h2conn) readError(err error) error {
 	var se http2.StreamError
 	switch {
 	case errors.As(err, &ce):
-		return &h2Error{http2.ErrCode(ce), fmt.Sprintf("malformed frame: %v", h.fr.ErrorDetail())}
+		return &h2Error{http2.ErrCode(ce), fmt.Sprintf("malformed frame: %v, %v", ce, h.fr.ErrorDetail())}
 	case errors.As(err, &se):
 		return &h2Error{se.Code, fmt.Sprintf("malformed frame: %v", se)}
 	case errors.Is(err, http2.ErrFrameTooLarge):
@@ -111,7 +111,7 @@ func (h *h2conn) onSettings(f *http2.SettingsFrame) error {
 // that everybody accepts, so HEADER_TABLE_SIZE and MAX_FRAME_SIZE change nothing.
 func (h *h2conn) set(s http2.Setting) error {
 	if err := s.Valid(); err != nil {
-		return h.readError(err)
+		return &h2Error{settingCode(s.ID), fmt.Sprintf("setting %v", s)}
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -131,6 +131,14 @@ func (h *h2conn) set(s http2.Setting) error {
 		h.writable.Broadcast()
 	}
 	return nil
+}
+
+// settingCode returns what a setting with an impossible value is answered with.
+func settingCode(id http2.SettingID) http2.ErrCode {
+	if id == http2.SettingInitialWindowSize {
+		return http2.ErrCodeFlowControl
+	}
+	return http2.ErrCodeProtocol
 }
 
 // onWindowUpdate gives room to write. A byte sent is worth at most one update of each window, plus what

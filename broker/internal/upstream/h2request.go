@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -12,7 +11,6 @@ import (
 
 	"torno.internal/protocol"
 	"torno.internal/protocol/http1"
-	"torno.internal/protocol/secret"
 )
 
 // h2Record is how many bytes of frames leave at once: the content of one TLS record.
@@ -35,43 +33,6 @@ func (r *h2Request) init() {
 	r.next = 1
 	r.enc = hpack.NewEncoder(&r.section)
 	r.enc.SetMaxDynamicTableSizeLimit(0) // no field of one request is kept for the next
-}
-
-// An h2Out gathers bytes. Once it held a secret it is wiped whenever it is emptied or moved.
-type h2Out struct {
-	b      []byte
-	secret bool
-}
-
-// Write appends p.
-func (o *h2Out) Write(p []byte) (int, error) {
-	o.grow(len(p))
-	o.b = append(o.b, p...)
-	return len(p), nil
-}
-
-func (o *h2Out) grow(n int) {
-	if len(o.b)+n <= cap(o.b) {
-		return
-	}
-	to := make([]byte, len(o.b), max(2<<10, 2*cap(o.b), len(o.b)+n))
-	copy(to, o.b)
-	if o.secret {
-		secret.Wipe(o.b)
-	}
-	o.b = to
-}
-
-// reset empties o and gives a large buffer back.
-func (o *h2Out) reset() {
-	if o.secret {
-		secret.Wipe(o.b)
-		o.secret = false
-	}
-	if cap(o.b) > 2*h2Record+h2FrameHeader {
-		o.b = nil
-	}
-	o.b = o.b[:0]
 }
 
 // WriteRequest begins a request, as http1.Writer does; target is in origin form or *.
@@ -112,65 +73,6 @@ func wantsLength(method string) bool {
 	return true
 }
 
-// h2Mistake is an error of what is to be sent. It never quotes a value.
-func h2Mistake(format string, args ...any) error {
-	return &http1.Error{Status: 400, Reason: protocol.ReasonBadRequest, Detail: fmt.Sprintf(format, args...)}
-}
-
-// checkLine looks once more for what has no place in a request.
-func checkLine(l protocol.Field) error {
-	switch {
-	case !protocol.IsToken(l.Name) || l.Name != strings.ToLower(l.Name):
-		return h2Mistake("field name %q", l.Name)
-	case protocol.IsConnectionField(l.Name):
-		return h2Mistake("connection-specific field %q", l.Name)
-	case !protocol.IsFieldValue(l.Value):
-		return h2Mistake("value of field %q", l.Name)
-	}
-	return nil
-}
-
-// encode appends a field to the section. What the workload itself calls a credential is not indexed by
-// anybody behind us either (RFC 7541 §7.1.3).
-func (h *h2conn) encode(name, value string) {
-	sensitive := name == "authorization" || name == "cookie"
-	_ = h.enc.WriteField(hpack.HeaderField{Name: name, Value: value, Sensitive: sensitive}) // h2Out takes all
-}
-
-// neverIndexed begins a literal field that nobody may put into a table (RFC 7541 §6.2.3).
-const neverIndexed = 0x10
-
-// AppendField appends a credential to the head. It is written here and not by the Encoder, which would
-// keep a copy.
-func (h *h2conn) AppendField(name string, value http1.Value) error {
-	if !h.begun || h.opened {
-		return errEnded
-	}
-	return value.Use(func(b []byte) error {
-		if err := checkLine(protocol.Field{Name: name}); err != nil {
-			return err
-		}
-		h.section.grow(len(name) + len(b) + 16)
-		h.section.secret = true
-		p := append(h.section.b, neverIndexed)
-		p = append(appendPrefixed(p, len(name)), name...)
-		h.section.b = append(appendPrefixed(p, len(b)), b...)
-		return nil
-	})
-}
-
-// appendPrefixed appends the length of a string that is not Huffman coded (RFC 7541 §5.1, §5.2).
-func appendPrefixed(p []byte, n int) []byte {
-	if n < 127 {
-		return append(p, byte(n))
-	}
-	p = append(p, 127)
-	for n -= 127; n >= 128; n >>= 7 {
-		p = append(p, byte(n)|0x80)
-	}
-	return append(p, byte(n))
-}
-
 // open opens the stream with the head that was just written.
 func (h *h2conn) open(flags http2.Flags) error {
 	h.mu.Lock()
@@ -181,7 +83,6 @@ func (h *h2conn) open(flags http2.Flags) error {
 		}
 		return err
 	}
-	h.content.trim()
 	h.h2Stream = h2Stream{
 		id: h.next, method: h.asked, sendStream: int64(h.window), recvStream: h2Window,
 		heads: h.heads[:0], spare: h.spare, content: h.content,
@@ -191,29 +92,6 @@ func (h *h2conn) open(flags http2.Flags) error {
 	h.opened = true
 	h.putSection(flags)
 	return nil
-}
-
-// putSection moves the section into frames, HEADERS and CONTINUATION, and wipes it.
-func (h *h2conn) putSection(flags http2.Flags) {
-	id := h.next - 2
-	rest := h.section.b
-	h.out.grow(len(rest) + h2FrameHeader*(1+len(rest)/h2FrameSize))
-	h.out.secret = h.out.secret || h.section.secret
-	t := http2.FrameHeaders
-	for first := true; first || len(rest) > 0; first = false {
-		fragment := rest[:min(len(rest), h2FrameSize)]
-		rest = rest[len(fragment):]
-		if len(rest) == 0 {
-			flags |= http2.FlagHeadersEndHeaders
-		}
-		if first {
-			h.ending = len(h.out.b) + 4
-		}
-		h.out.b = appendFrameHeader(h.out.b, len(fragment), t, flags, id)
-		h.out.b = append(h.out.b, fragment...)
-		t, flags = http2.FrameContinuation, 0
-	}
-	h.section.reset()
 }
 
 // Write writes content, as http1.Writer does, and waits for room in the windows.
@@ -268,7 +146,9 @@ func (h *h2conn) reserve(n int) (int, error) {
 	stalled := time.AfterFunc(protocol.IdleTimeout, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		h.failWrite(fmt.Errorf("http/2: waiting for the other side's window: %w", os.ErrDeadlineExceeded))
+		if min(h.sendConn, h.sendStream) <= 0 {
+			h.failWrite(fmt.Errorf("http/2: waiting for the other side's window: %w", os.ErrDeadlineExceeded))
+		}
 	})
 	defer stalled.Stop()
 	for h.writeErr == nil && min(h.sendConn, h.sendStream) <= 0 {

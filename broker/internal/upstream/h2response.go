@@ -54,6 +54,7 @@ func (h *h2conn) readContent(p []byte) (n int, granted bool, err error) {
 		n = h.content.read(p)
 		return n, h.grant(int64(n)), nil
 	case h.ended:
+		h.content.trim()
 		return 0, false, io.EOF
 	}
 	return 0, false, h.readErr
