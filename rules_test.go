@@ -3,6 +3,7 @@ package torno_test
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -22,7 +23,7 @@ var rules = []rule{
 	{"guest", []string{module + "broker", module + "host", module + "protocol/control", module + "protocol/seal", module + "protocol/secret"},
 		"the guest can neither hold nor open a secret"},
 	{"guest", []string{"net/http", "os/exec", "encoding/gob", "github.com/cloudflare/circl", "go.etcd.io/bbolt"},
-		"the guest is small, and net/http's HTTP/1 server accepts what ours refuses"},
+		"the guest is small, and net/http's servers accept what ours refuse: none of them ever gets a connection"},
 	{"protocol/bhttp", []string{module + "broker", module + "host", module + "guest", "net/http"},
 		"the wire is the same on both sides and knows neither"},
 	{"protocol/http1", []string{module + "broker", module + "host", module + "guest", "net/http"},
@@ -87,6 +88,25 @@ func TestGuestDependencies(t *testing.T) {
 		t.Errorf("the guest's dependencies changed (TORNO_UPDATE=1 go test . rewrites guest/deps.txt):\n%s",
 			lineDiff(string(want), got))
 	}
+}
+
+// TestGuestSize holds the guest, which every VM boots with, to guestSize.
+func TestGuestSize(t *testing.T) {
+	const guestSize = 9_500_000 // bytes
+	binary := filepath.Join(t.TempDir(), "torno-guest")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, "./guest")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	info, err := os.Stat(binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Size() > guestSize {
+		t.Errorf("the guest has %d bytes, at most %d are wanted", info.Size(), guestSize)
+	}
+	t.Logf("%d bytes", info.Size())
 }
 
 // linked returns the packages that pattern links, without the standard library's internal ones.

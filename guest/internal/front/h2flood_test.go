@@ -16,7 +16,7 @@ import (
 // Floods: each is sent for as long as the front takes it, at most for floodTime, and no answer is read.
 const (
 	floodTime   = 500 * time.Millisecond
-	floodMemory = 4 << 20 // bytes that the front may hold meanwhile
+	floodMemory = 3 << 20 // bytes that the front may hold meanwhile
 )
 
 // A client that floods gets no memory but what one connection may have, and other clients are served.
@@ -71,6 +71,17 @@ func TestAttack19FloodH2(t *testing.T) {
 			}
 			return c.framer.WriteData(c.id, false, nil)
 		}},
+		"content that nobody reads": {true, func(c *h2raw) error {
+			if err := c.headers(false, post...); err != nil {
+				return err
+			}
+			for range 3 { // a little less than the stream's window
+				if err := c.framer.WriteData(c.id, false, make([]byte, h2MaxFrame)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}},
 		"WINDOW_UPDATE": {true, func(c *h2raw) error {
 			if c.id == 0 {
 				_ = c.headers(false, post...)
@@ -80,11 +91,19 @@ func TestAttack19FloodH2(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHouse(t)
-			h.broker = hang
+			h.broker = func(req *protocol.Request, r *bhttp.Reader, w *bhttp.Writer, c net.Conn) error {
+				if req.Path == "/echo" {
+					return echo(req, r, w, c)
+				}
+				return hang(req, r, w, c)
+			}
 			c := h.h2pipe()
 			before := heap()
 			most, sent := uint64(0), 0
 			end := time.Now().Add(floodTime)
+			if flood.ends {
+				end = end.Add(10 * time.Second)
+			}
 			var err error
 			for ; err == nil && time.Now().Before(end); sent++ {
 				_ = c.conn.SetWriteDeadline(time.Now().Add(floodTime))
@@ -102,8 +121,7 @@ func TestAttack19FloodH2(t *testing.T) {
 			if n := h.asked.Load(); n > h2Resets+h2MaxStreams {
 				t.Errorf("%d exchanges", n)
 			}
-			h.broker = echo
-			if got := status(h.raw(h.addr, "a.example"), "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"); got != "200" {
+			if got := status(h.raw(h.addr, "a.example"), "GET /echo HTTP/1.1\r\nHost: a.example\r\n\r\n"); got != "200" {
 				t.Errorf("another client: %q", got)
 			}
 			t.Logf("%d sent, %d KiB, %d exchanges, %v", sent, (most-min(most, before))>>10, h.asked.Load()-1, err)
