@@ -63,7 +63,10 @@ func (s *live) exchange(ctx context.Context, st *stream) (reusable bool, err err
 			x.s.log.Error("recording an exchange's end", "err", err)
 		}
 	}()
-	if x.req.Method == "CONNECT" {
+	switch {
+	case x.req.Protocol != "":
+		return x.websocket(ctx)
+	case x.req.Method == "CONNECT":
 		return x.tunnel(ctx)
 	}
 	return x.forward(ctx)
@@ -75,10 +78,10 @@ func (x *exchange) judge() error {
 	x.dialled = x.req.Fields.Get(protocol.FieldDialled)
 	x.http2 = x.req.Fields.Get(protocol.FieldHTTP) == "2"
 	x.req.Fields = x.req.Fields.DelFunc(func(f protocol.Field) bool { return strings.HasPrefix(f.Name, "torno-") })
-	connect := x.req.Method == "CONNECT"
+	connect := x.req.Method == "CONNECT" && x.req.Protocol == ""
 	scheme, path := x.req.Scheme, x.req.Path
 	switch {
-	case connect && x.req.Protocol != "":
+	case x.req.Protocol != "" && x.req.Protocol != protocolWebSocket:
 		return protocol.Refuse(protocol.ReasonUnsupported, fmt.Errorf("extended CONNECT for %q", x.req.Protocol))
 	case connect:
 		scheme, path = "", ""
@@ -109,7 +112,7 @@ func (x *exchange) judge() error {
 	if x.guarded = x.s.guarded(x.authority, scheme); x.guarded != nil {
 		x.req.Fields = x.guarded.prepare(x.req.Fields)
 	}
-	x.bare = x.use != nil && !x.s.paths[x.use.Name].Cover(x.req.Method, path)
+	x.bare = x.use != nil && !x.s.paths[x.use.Name].Cover(x.method(), path)
 	return err
 }
 
@@ -142,7 +145,7 @@ func (x *exchange) plainHTTP(err error) error {
 func (x *exchange) record() *audit.Record {
 	r := &audit.Record{
 		Session: x.s.id, Agent: x.s.agent,
-		Method: x.req.Method, Scheme: x.req.Scheme, Authority: x.authority.String(), Path: x.req.Path,
+		Method: x.method(), Scheme: x.req.Scheme, Authority: x.authority.String(), Path: x.req.Path,
 		Fields: x.req.Fields, Dialled: x.dialled,
 		Verdict: x.decision.Verdict.String(), List: x.decision.List, Rule: x.decision.Rule,
 	}
@@ -153,6 +156,14 @@ func (x *exchange) record() *audit.Record {
 		r.Secret, r.Version = x.use.Name, x.use.Version
 	}
 	return r
+}
+
+// method is the request's, as people know it: a WebSocket's handshake is a GET.
+func (x *exchange) method() string {
+	if x.req.Protocol != "" {
+		return "GET"
+	}
+	return x.req.Method
 }
 
 // refuse answers with err's reason and records it. It reports whether the stream can be used again.
@@ -247,14 +258,19 @@ func (x *exchange) reauthorise() error {
 	return err
 }
 
-// writeHead strips what the workload sent of the credential's own fields and sets ours.
+// writeHead sends the request's head.
 func (x *exchange) writeHead(up *upstream.Exchange, length int64) error {
+	return x.authorised(func(creds []credential.Field) error { return up.WriteHead(x.req, creds, length) })
+}
+
+// authorised strips what the workload sent of the credential's own fields and calls write with ours.
+func (x *exchange) authorised(write func([]credential.Field) error) error {
 	if x.use == nil {
-		return up.WriteHead(x.req, nil, length)
+		return write(nil)
 	}
 	x.req.Fields = x.use.StripFields(x.req.Fields)
 	if x.bare {
-		return up.WriteHead(x.req, nil, length)
+		return write(nil)
 	}
 	fields, err := x.use.Fields()
 	if err != nil {
@@ -265,7 +281,7 @@ func (x *exchange) writeHead(up *upstream.Exchange, length int64) error {
 			f.Value.Wipe()
 		}
 	}()
-	return up.WriteHead(x.req, fields, length)
+	return write(fields)
 }
 
 // finish joins the upload, decides whether both connections can be used again and settles the outcome.

@@ -2,7 +2,7 @@ package broker
 
 import (
 	"context"
-	"errors"
+	"net"
 	"strconv"
 	"sync"
 	"time"
@@ -19,9 +19,14 @@ func (x *exchange) download(up *upstream.Exchange, b body) (clean bool, err erro
 	if err := x.readHead(up, b, &resp); err != nil {
 		return false, x.fail(err)
 	}
+	return x.deliver(up, &resp)
+}
+
+// deliver passes on a response whose final head stands in resp.
+func (x *exchange) deliver(up *upstream.Exchange, resp *protocol.Response) (clean bool, err error) {
 	x.outcome.Status = resp.Status
 	x.s.stats.setLast(x.req.Method, x.authority.String(), strconv.Itoa(resp.Status))
-	if err := x.st.w.WriteResponse(&resp); err != nil {
+	if err := x.st.w.WriteResponse(resp); err != nil {
 		return false, err
 	}
 	if up.Buffered() == 0 { // the content may be long in coming
@@ -122,26 +127,15 @@ func (x *exchange) tunnel(ctx context.Context) (bool, error) {
 	if err := x.st.w.Flush(); err != nil {
 		return false, err
 	}
-	uploaded := make(chan error, 1)
-	go func() {
-		n, err := bhttp.Copy(conn, x.st.r, func(int64) error { return nil })
-		x.outcome.BytesUp = n
-		if hc, ok := conn.(interface{ CloseWrite() error }); ok && err == nil {
-			err = hc.CloseWrite()
-		} else {
-			conn.Close()
-		}
-		uploaded <- err
-	}()
-	n, err := bhttp.Copy(x.st.w, conn, func(int64) error { return x.st.w.Flush() })
-	x.outcome.BytesDown = n
-	if err == nil {
-		err = x.st.w.Close(nil)
+	return false, x.splice(halfCloser{conn}, func() { conn.Close() }, conn)
+}
+
+// A halfCloser is a connection that closes altogether where it can't close one direction.
+type halfCloser struct{ net.Conn }
+
+func (c halfCloser) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
 	}
-	if err != nil {
-		x.outcome.Aborted = true
-		x.st.conn.Close()
-	}
-	uploadErr := <-uploaded
-	return false, errors.Join(err, uploadErr)
+	return c.Conn.Close()
 }

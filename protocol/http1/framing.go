@@ -76,8 +76,8 @@ func (h *RequestHead) parseFraming() error {
 	if hasCoding {
 		h.ContentLength = -1
 	}
-	h.KeepAlive = h.Proto == "HTTP/1.1" && !hasOption(h.Fields, "close")
-	if hasOption(h.Fields, "upgrade") && h.Proto == "HTTP/1.1" {
+	h.KeepAlive = h.Proto == "HTTP/1.1" && !HasOption(h.Fields, "close")
+	if HasOption(h.Fields, "upgrade") && h.Proto == "HTTP/1.1" {
 		h.Upgrade = strings.ToLower(h.Fields.Get("upgrade"))
 	}
 	return h.parseExpect()
@@ -95,8 +95,8 @@ func (h *RequestHead) parseExpect() error {
 	return nil
 }
 
-// hasOption reports whether a Connection field lists the lower-case option.
-func hasOption(f protocol.Fields, option string) bool {
+// HasOption reports whether a Connection field lists the lower-case option.
+func HasOption(f protocol.Fields, option string) bool {
 	for i := range f {
 		if f[i].Name == "connection" && hasToken(f[i].Value, option) {
 			return true

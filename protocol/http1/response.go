@@ -111,7 +111,7 @@ func (h *ResponseHead) parseFraming(method string) error {
 	case hasCoding && !strings.EqualFold(coding, "chunked"):
 		return bad("Transfer-Encoding other than chunked")
 	}
-	h.KeepAlive = h.Proto == "HTTP/1.1" && !hasOption(h.Fields, "close")
+	h.KeepAlive = h.Proto == "HTTP/1.1" && !HasOption(h.Fields, "close")
 	switch {
 	case method == "HEAD" || h.Status == 304:
 	case h.Status < 200 || h.Status == 204 || method == "CONNECT" && h.Status/100 == 2:

@@ -26,11 +26,13 @@ type Exchange struct {
 	method string
 	creds  []credential.Field // for their names
 	sent   bool               // the request has ended cleanly
+	key    string             // of a WebSocket's handshake; empty: there is none
 
 	// the reader's
 	head     http1.ResponseHead
 	final    bool // the final response's head was read
 	received bool // the response has ended cleanly
+	raw      bool // the connection carries a WebSocket now
 	trailer  protocol.Fields
 	keep     time.Duration // how long the other side lets the connection be idle
 
@@ -82,6 +84,9 @@ func (x *Exchange) Release(reusable bool) {
 // clean reports whether the response has ended cleanly, with nothing behind it, on a connection that the
 // other side keeps.
 func (x *Exchange) clean() bool {
+	if x.raw {
+		return false
+	}
 	if x.final && x.head.ContentLength == 0 { // nobody needs to have read that there is nothing
 		_, _ = x.Read(x.conn.one[:])
 	}

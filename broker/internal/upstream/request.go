@@ -18,6 +18,11 @@ import (
 // or a full buffer. The credentials' values are copied: the caller wipes them when WriteHead returns,
 // the copies are wiped when they have left. Errors are *protocol.RefusedError.
 func (x *Exchange) WriteHead(req *protocol.Request, creds []credential.Field, length int64) error {
+	return x.writeHead(req, creds, length, nil)
+}
+
+// writeHead is WriteHead with fields of this hop's own.
+func (x *Exchange) writeHead(req *protocol.Request, creds []credential.Field, length int64, own protocol.Fields) error {
 	if err := checkRequest(req); err != nil {
 		return err
 	}
@@ -33,6 +38,7 @@ func (x *Exchange) WriteHead(req *protocol.Request, creds []credential.Field, le
 			fields = append(fields, l)
 		}
 	}
+	fields = append(fields, own...)
 	w := x.conn.w
 	err := w.WriteRequest(req.Method, req.Path, x.conn.origin.host, fields, length)
 	clear(fields)

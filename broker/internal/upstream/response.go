@@ -27,7 +27,9 @@ func (x *Exchange) ReadResponse(resp *protocol.Response) error {
 	}
 	resp.Status, resp.Fields = x.head.Status, x.head.Fields
 	if resp.Status == 101 {
-		return protocol.Refuse(protocol.ReasonUpstreamProtocol, errors.New("status 101 to a request without upgrade"))
+		if err := x.switched(resp); err != nil {
+			return err
+		}
 	}
 	if !resp.Interim() {
 		x.final = true
