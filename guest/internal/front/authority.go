@@ -81,7 +81,7 @@ func (c *conn) request(head *http1.RequestHead) error {
 		return protocol.Refuse(protocol.ReasonBadRequest, fmt.Errorf("CONNECT to something that is no proxy"))
 	case head.Method == "TRACE":
 		return protocol.Refuse(protocol.ReasonUnsupported, fmt.Errorf("TRACE"))
-	case head.Upgrade != "" && head.Upgrade != "h2c": // h2c may be ignored, and every client goes on
+	case head.Upgrade != "" && head.Upgrade != "h2c" && head.Upgrade != upgradeWebSocket: // h2c may be ignored, and every client goes on
 		return protocol.Refuse(protocol.ReasonUnsupported, fmt.Errorf("upgrade to %q", head.Upgrade))
 	case !strings.HasPrefix(head.Path, "/"):
 		return protocol.Refuse(protocol.ReasonBadRequest, fmt.Errorf("path %q", head.Path))

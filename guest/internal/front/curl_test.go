@@ -40,8 +40,9 @@ func TestCurl(t *testing.T) {
 		"proxy":        {[]string{"-x", "http://" + h.proxy, "https://a.example/x"}, "GET https://a.example:443/x 0 [] 200"},
 		"proxy http":   {[]string{"-x", "http://" + h.proxy, "http://a.example/x"}, "GET http://a.example:80/x 0 [] 200"},
 		"websocket": {[]string{"-o", "/dev/null", "-H", "Connection: Upgrade", "-H", "Upgrade: websocket", "-H", "Sec-WebSocket-Version: 13",
-			"-H", "Sec-WebSocket-Key: x", "https://a.example/"}, "501"},
-		"trace": {[]string{"-o", "/dev/null", "-X", "TRACE", "https://a.example/"}, "501"},
+			"-H", "Sec-WebSocket-Key: x", "https://a.example/"}, "400"},
+		"upgrade to another": {[]string{"-o", "/dev/null", "-H", "Connection: Upgrade", "-H", "Upgrade: irc", "https://a.example/"}, "501"},
+		"trace":              {[]string{"-o", "/dev/null", "-X", "TRACE", "https://a.example/"}, "501"},
 	} {
 		args := append([]string{"-sS", "-m", "10", "--cacert", ca, "-w", " %{http_code}"}, c.args...)
 		if !slices.Contains(c.args, "-x") {

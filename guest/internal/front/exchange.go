@@ -17,6 +17,9 @@ import (
 // exchange serves one request whose head was read. It reports whether the connection can carry another.
 // On error the response has begun and cannot end: the client must not take it for whole.
 func (c *conn) exchange(ctx context.Context, head *http1.RequestHead) (keep bool, err error) {
+	if head.Upgrade == upgradeWebSocket {
+		return c.webSocket(ctx, head)
+	}
 	if err := c.request(head); err != nil {
 		return c.refused(head, err, c.drained(head)), nil
 	}
