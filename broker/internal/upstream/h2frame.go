@@ -92,10 +92,13 @@ func (h *h2conn) write(b []byte) error {
 // goAwayTimeout is how long a connection that ends may take to say why.
 const goAwayTimeout = time.Second
 
-// goAway says why the connection ends, if that takes no waiting for somebody else.
+// goAway says why the connection ends, unless somebody is stuck in writing.
 func (h *h2conn) goAway(code http2.ErrCode) {
-	if !h.wmu.TryLock() {
-		return
+	for tries := 0; !h.wmu.TryLock(); tries++ {
+		if tries == 20 {
+			return
+		}
+		time.Sleep(time.Millisecond)
 	}
 	defer h.wmu.Unlock()
 	b := appendFrameHeader(nil, 8, http2.FrameGoAway, 0, 0)
