@@ -42,7 +42,7 @@ type upstream struct {
 // cannedHosts are the hosts that the canned upstream answers for, each routed to it by broker.toml.
 var cannedHosts = []string{
 	"api.anthropic.com", "api.openai.com", "api.github.com", "files.example.org", "api.example.org",
-	"git.example.org", "evil.example.net",
+	"git.example.org", "evil.example.net", "s3.us-east-1.amazonaws.com", "bedrock-runtime.us-east-1.amazonaws.com",
 }
 
 func newUpstream(t *testing.T) *upstream {
@@ -56,6 +56,9 @@ func newUpstream(t *testing.T) *upstream {
 	mux.HandleFunc("evil.example.net/", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "credentials: %d\n", len(r.Header.Get("Authorization"))+len(r.Header.Get("X-Api-Key")))
 	})
+	mux.HandleFunc("api.openai.com/v1/responses", responses)
+	mux.Handle("s3.us-east-1.amazonaws.com/", &bucket{objects: map[string][]byte{}})
+	mux.HandleFunc("bedrock-runtime.us-east-1.amazonaws.com/", bedrock)
 	files(mux)
 	u.git(t, mux)
 	u.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -66,6 +69,7 @@ func newUpstream(t *testing.T) *upstream {
 	}))
 	cert, caPEM := issue(t, cannedHosts)
 	u.Server.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+	u.EnableHTTP2 = true
 	u.StartTLS()
 	t.Cleanup(u.Close)
 	u.ca = filepath.Join(t.TempDir(), "upstream-ca.pem")

@@ -39,6 +39,9 @@ r = requests.post("https://api.anthropic.com/v1/messages",
 print("call:", r.status_code, r.json()["content"][0]["text"] if r.ok else r.text)
 print("sent:", sorted(k for k in r.request.headers if "key" in k.lower() or "auth" in k.lower()))
 
+r = requests.get("https://api.anthropic.com/v1/echo")
+print("echo:", r.text.strip())
+
 r = requests.get("https://example.com/")
 print("elsewhere:", r.status_code, r.headers.get("torno-reason"), "-", r.text.strip())
 
@@ -211,15 +214,16 @@ func (d *demo) show(ctx context.Context) error {
 	}
 	says := answers(string(out))
 	d.step("its environment holds no key", says["variable"] == "None", "ANTHROPIC_API_KEY is "+says["variable"])
-	d.step("its call to "+demoHost+" is answered", strings.HasPrefix(says["call"], "200 ") && d.upstream.right.Load() == 1, says["call"])
+	d.step("its call to "+demoHost+" is answered", strings.HasPrefix(says["call"], "200 ") && d.upstream.right.Load() > 0, says["call"])
 	d.step("it sent no credential itself", says["sent"] == "[]", "credential fields in its request: "+says["sent"])
+	d.step("an answer that repeats the key is masked", strings.Contains(says["echo"], "****") && !strings.Contains(says["echo"], d.key), says["echo"])
 	d.step("another host is refused, with the reason", strings.HasPrefix(says["elsewhere"], "403 denied"), beforeDash(says["elsewhere"]))
 	d.step("it can't speak to the broker itself", says["broker"] == "Permission denied" || says["broker"] == "No such file or directory", "the broker's socket: "+says["broker"])
 	d.step("nor open a socket to the host", says["vsock"] != "" && says["vsock"] != "opened", "AF_VSOCK: "+says["vsock"])
 	d.step("the key is nowhere in what it printed", !strings.Contains(string(out)+stderr.String(), d.key), fmt.Sprintf("%d bytes searched", len(out)+stderr.Len()))
 
 	fmt.Fprintln(d.out, "\nEverything was recorded, in a chain that shows edits:")
-	for _, args := range [][]string{{"audit", "tail", "--last", "4"}, {"audit", "verify"}} {
+	for _, args := range [][]string{{"audit", "tail", "--last", "6"}, {"audit", "verify"}} {
 		d.command("torno " + strings.Join(args, " "))
 		out, err := d.torno(ctx, args...).CombinedOutput()
 		fmt.Fprintln(d.out, indent(string(out)))

@@ -51,6 +51,10 @@ func startDemoUpstream(host, key string) (*demoUpstream, error) {
 				return
 			}
 			u.right.Add(1)
+			if r.URL.Path == "/v1/echo" { // what debug endpoints and error pages of real services do
+				fmt.Fprintf(w, `{"headers":{"x-api-key":%q}}`+"\n", r.Header.Get("X-Api-Key"))
+				return
+			}
 			fmt.Fprintln(w, `{"type":"message","role":"assistant","content":[{"type":"text","text":"Hello! The right key arrived."}]}`)
 		}),
 		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12},
