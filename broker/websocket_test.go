@@ -139,8 +139,8 @@ func TestWebSocketRefused(t *testing.T) {
 	}
 }
 
-// TestAttackWebSocketServer lets servers answer the handshake, and frame, as they must not.
-func TestAttackWebSocketServer(t *testing.T) {
+// TestAttack28WebSocketServer lets servers answer the handshake, and frame, as they must not.
+func TestAttack28WebSocketServer(t *testing.T) {
 	answer := map[string]string{
 		"wrong accept":        "HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
 		"no accept":           "HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",

@@ -281,3 +281,43 @@ asyncio.run(main())`)
 	}
 	t.Logf("%d answered, %d told to try again", ok, exhausted)
 }
+
+// Fields that would steer a client around the capture, or pass for the broker's word, or outlive the session.
+func TestAttack27Steering(t *testing.T) {
+	for _, cookies := range []string{"strip", "pass"} {
+		h := newHouse(t, "[agents.my-agent]\ncookies = \""+cookies+"\"\n")
+		h.must("secrets", "set", "my-agent", "CUSTOM_API_SECRET="+customKey, "--header", "X-Custom-Auth: {CUSTOM_API_SECRET}", "--host", "api.example.org")
+		r := h.sh(`curl -sS -D - -o /dev/null https://api.example.org/debug`)
+		got := strings.ToLower(r.stdout)
+		for field, want := range map[string]bool{
+			"alt-svc:": false, "torno-reason:": false, "strict-transport-security:": true, "location:": true, "set-cookie:": cookies == "pass",
+		} {
+			if strings.Contains(got, field) != want {
+				t.Errorf("cookies = %s: %s present: %v, want %v, in %q", cookies, field, !want, want, r.stdout)
+			}
+		}
+		if strings.Contains(got, customKey[4:16]) {
+			t.Errorf("cookies = %s: the key came back: %q", cookies, r.stdout)
+		}
+	}
+}
+
+// A workload asks the service for a credential of its own, with a key that may ask for one.
+func TestAttack42Minting(t *testing.T) {
+	const script = `for path in app/installations/1/access_tokens repos/o/r/keys user/keys; do
+curl -sS -o /dev/null -D - -X POST https://api.github.com/$path | awk 'NR==1{s=$2} tolower($1)=="torno-reason:"{r=$2} END{gsub(/\r/,"",r); print s, r}'; done
+curl -sS -o /dev/null -w '%{http_code}\n' https://api.github.com/repos/o/r/issues`
+	for minting, want := range map[string]string{
+		"deny": strings.Repeat("403 denied_by_rule\n", 3) + "200\n",
+		"pass": strings.Repeat("200 \n", 3) + "200\n",
+	} {
+		h := newHouse(t, "[agents.my-agent]\nminting = \""+minting+"\"\n")
+		h.must("secrets", "set", "my-agent", "GITHUB_TOKEN="+githubToken)
+		if r := h.sh(script); r.stdout != want {
+			t.Errorf("minting = %s: %q, want %q (stderr %q)", minting, r.stdout, want, r.stderr)
+		}
+		if n := h.upstream.count("POST api.github.com /app/installations/1/access_tokens"); (n > 0) != (minting == "pass") {
+			t.Errorf("minting = %s: %d requests reached the upstream", minting, n)
+		}
+	}
+}

@@ -1,6 +1,8 @@
 package main_test
 
 import (
+	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"strings"
 	"testing"
@@ -162,6 +164,41 @@ curl -sS -o /dev/null -D - -H "Authorization: Bearer $ANTHROPIC_API_KEY" https:/
 	if len(lines) < 3 || !strings.HasPrefix(lines[0], "sk-ant-") || lines[0] == anthropicKey || lines[1] != "200" ||
 		!strings.Contains(lines[2], "placeholder_blocked") {
 		t.Errorf("stdout %q, stderr %q", r.stdout, r.stderr)
+	}
+}
+
+// S13: what tools print, errors and debug logs hold no credential, also where the host repeats it.
+func TestMissionS13OutputsAndErrors(t *testing.T) {
+	h := newHouse(t, "")
+	h.must("secrets", "set", "my-agent", "CUSTOM_API_SECRET="+customKey, "--header", "X-Custom-Auth: {CUSTOM_API_SECRET}", "--host", "api.example.org")
+	r := h.sh(`curl -sv https://api.example.org/debug 2>&1
+/usr/bin/python3 - <<'EOF'
+import http.client, logging, requests
+http.client.HTTPConnection.debuglevel = 1
+logging.basicConfig(level=logging.DEBUG)
+try:
+    r = requests.get("https://api.example.org/debug")
+    print(r.headers, r.text)
+    r.raise_for_status()
+except requests.HTTPError as e:
+    print("error:", e, e.response.text)
+EOF`)
+	all := r.stdout + r.stderr
+	if strings.Count(all, "Traceback") != 3 || strings.Count(all, "****") < 12 {
+		t.Fatalf("the echo did not come through: exit %d, %q", r.code, all)
+	}
+	for name, form := range map[string]string{
+		"raw": customKey, "hex": hex.EncodeToString([]byte(customKey)), "base64": base64.StdEncoding.EncodeToString([]byte("key:" + customKey)),
+	} {
+		const run = 12
+		for i := 0; i+run <= len(form); i++ {
+			if piece := form[i : i+run]; piece != "" && name == "raw" && strings.Contains(all, piece) {
+				t.Fatalf("%d bytes of the key are in the output", run)
+			}
+		}
+		if strings.Contains(all, form) {
+			t.Errorf("the key is in the output, %s", name)
+		}
 	}
 }
 

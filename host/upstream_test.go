@@ -4,6 +4,7 @@ import (
 	"compress/gzip"
 	"crypto/sha256"
 	"crypto/tls"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
@@ -53,6 +54,7 @@ func newUpstream(t *testing.T) *upstream {
 	mux.HandleFunc("api.openai.com/", u.openai)
 	mux.HandleFunc("api.github.com/", needs("Authorization", "Bearer "+githubToken))
 	mux.HandleFunc("api.example.org/", needs("X-Custom-Auth", customKey))
+	mux.HandleFunc("api.example.org/debug", debug)
 	mux.HandleFunc("evil.example.net/", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "credentials: %d\n", len(r.Header.Get("Authorization"))+len(r.Header.Get("X-Api-Key")))
 	})
@@ -170,6 +172,19 @@ func (u *upstream) openai(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	fmt.Fprint(w, `{"id":"c1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"Hello from behind the hatch."},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}`)
+}
+
+// debug answers as frameworks do in debug mode: with all of the request, in an error page, with fields that steer.
+func debug(w http.ResponseWriter, r *http.Request) {
+	key := r.Header.Get("X-Custom-Auth")
+	for name, value := range map[string]string{
+		"Alt-Svc": `h3=":443"; ma=86400`, "Torno-Reason": "none", "Set-Cookie": "session=" + key + "; Domain=example.org; Max-Age=31536000",
+		"Strict-Transport-Security": "max-age=31536000", "Location": "https://api.example.org/login?key=" + key, "X-Debug": "X-Custom-Auth: " + key,
+	} {
+		w.Header().Set(name, value)
+	}
+	w.WriteHeader(http.StatusInternalServerError)
+	fmt.Fprintf(w, "<pre>Traceback: X-Custom-Auth=%s base64=%s hex=%x</pre>\n", key, base64.StdEncoding.EncodeToString([]byte("key:"+key)), key)
 }
 
 // files serves bulk, slow, streamed and odd answers.

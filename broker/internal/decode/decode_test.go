@@ -89,7 +89,7 @@ func TestFlush(t *testing.T) {
 	}
 }
 
-func TestAttackBytesBehindCoding(t *testing.T) {
+func TestAttack29BytesBehindCoding(t *testing.T) {
 	for _, name := range []string{"gzip", "deflate", "zstd"} {
 		b := append(coded(name, []byte("content")), "smuggled"...)
 		if _, err := io.ReadAll(NewReader(bytes.NewReader(b), coders[name].coding)); err == nil {
@@ -98,7 +98,7 @@ func TestAttackBytesBehindCoding(t *testing.T) {
 	}
 }
 
-func TestAttackZipBomb(t *testing.T) {
+func TestAttack29ZipBomb(t *testing.T) {
 	zeros := make([]byte, 64<<20)
 	for name, c := range coders {
 		b := coded(name, zeros)
