@@ -45,7 +45,9 @@ var beforeHead = []h2Abuse{
 	{"connection", func(f *h2Fake, id uint32) { f.headers(id, true, ":status", "200", "connection", "x") }, http2.ErrCodeProtocol},
 	{"transfer-encoding", func(f *h2Fake, id uint32) { f.headers(id, true, ":status", "200", "transfer-encoding", "chunked") }, http2.ErrCodeProtocol},
 	{"upgrade", func(f *h2Fake, id uint32) { f.headers(id, true, ":status", "200", "upgrade", "h3") }, http2.ErrCodeProtocol},
-	{"length twice", func(f *h2Fake, id uint32) { f.headers(id, false, ":status", "200", "content-length", "1", "content-length", "1") }, http2.ErrCodeProtocol},
+	{"length twice", func(f *h2Fake, id uint32) {
+		f.headers(id, false, ":status", "200", "content-length", "1", "content-length", "1")
+	}, http2.ErrCodeProtocol},
 	{"length with a sign", func(f *h2Fake, id uint32) { f.headers(id, false, ":status", "200", "content-length", "+1") }, http2.ErrCodeProtocol},
 	{"length but no content", func(f *h2Fake, id uint32) { f.headers(id, true, ":status", "200", "content-length", "1") }, http2.ErrCodeProtocol},
 	{"nine interim", func(f *h2Fake, id uint32) {
@@ -73,7 +75,9 @@ var beforeHead = []h2Abuse{
 	{"initial window over 2^31-1", func(f *h2Fake, _ uint32) {
 		_ = f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1}, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 31})
 	}, http2.ErrCodeFlowControl},
-	{"frame size below 16384", func(f *h2Fake, _ uint32) { _ = f.WriteSettings(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 16383}) }, http2.ErrCodeProtocol},
+	{"frame size below 16384", func(f *h2Fake, _ uint32) {
+		_ = f.WriteSettings(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 16383})
+	}, http2.ErrCodeProtocol},
 	{"push enabled", func(f *h2Fake, _ uint32) { _ = f.WriteSettings(http2.Setting{ID: http2.SettingEnablePush, Val: 1}) }, http2.ErrCodeProtocol},
 	{"push", func(f *h2Fake, id uint32) {
 		_ = f.WritePushPromise(http2.PushPromiseParam{StreamID: id, PromiseID: 2, BlockFragment: f.section(":path", "/"), EndHeaders: true})

@@ -75,7 +75,7 @@ func TestH2Windows(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newH2Fake(t, func(f *h2Fake) {
 				if tt.name == "by settings alone" {
-					time.AfterFunc(20*time.Millisecond, func() { _ = f.WriteSettings(window(60_000)) })
+					time.AfterFunc(20*time.Millisecond, func() { _ = http2.NewFramer(f.conn, nil).WriteSettings(window(60_000)) })
 				}
 				echo(tt.first, tt.give)(f)
 			})
@@ -153,6 +153,12 @@ func TestH2WindowHeld(t *testing.T) {
 	}
 }
 
+func (h *h2conn) room() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return cap(h.content.buf)
+}
+
 func (h *h2conn) settledWindow() int32 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -212,14 +218,14 @@ func TestH2SlowReader(t *testing.T) {
 	if n := sent.Load(); n != h2Window {
 		t.Errorf("%d bytes were granted to a server that nobody reads, want %d", n, h2Window)
 	}
-	if n := cap(x.conn.h2.content.buf); n > h2Window {
+	if n := x.conn.h2.room(); n > h2Window {
 		t.Errorf("buffer of %d bytes", n)
 	}
 	n, err := io.Copy(io.Discard, x)
 	if err != nil || n != size {
 		t.Errorf("%d bytes, %v, want %d", n, err, size)
 	}
-	if n := cap(x.conn.h2.content.buf); n > h2KeptBuffer {
+	if n := x.conn.h2.room(); n > h2KeptBuffer {
 		t.Errorf("%d bytes stay with the idle connection", n)
 	}
 }

@@ -127,7 +127,9 @@ func TestH2Reuse(t *testing.T) {
 	}{
 		{"nothing", func(*h2Fake) {}, 1},
 		{"ping", func(f *h2Fake) { _ = f.WritePing(false, [8]byte{1}) }, 1},
-		{"settings", func(f *h2Fake) { _ = f.WriteSettings(window(5), http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 1}) }, 1},
+		{"settings", func(f *h2Fake) {
+			_ = f.WriteSettings(window(5), http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 1})
+		}, 1},
 		{"late window update and reset", func(f *h2Fake) {
 			_ = f.WriteWindowUpdate(1, 5)
 			_ = f.WriteRSTStream(1, http2.ErrCodeNo)
