@@ -66,7 +66,11 @@ func Open(cfg Config) (*Broker, error) {
 	if b.store, err = store.Open(cfg.StateDir); err != nil {
 		return nil, err
 	}
-	if b.audit, err = audit.Open(b.auditDir(), audit.Options{}); err != nil {
+	limits := audit.Options{
+		RecordsPerSecond: cfg.Operator.Limits.AuditRecordsPerSecond,
+		BytesPerHour:     int64(cfg.Operator.Limits.AuditMiBPerHour) << 20,
+	}
+	if b.audit, err = audit.Open(b.auditDir(), limits); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the audit: %w", err), b.store.Close())
 	}
 	b.upstream = upstream.New(uc)

@@ -207,6 +207,8 @@ type Config struct {
 type Limits struct {
 	ReflectionsPerResponse int `json:"reflections_per_response,omitempty"` // masked runs in one response before the session is suspended; 8
 	ReflectionsPerSession  int `json:"reflections_per_session,omitempty"`  // and in all of a session's responses; 32
+	AuditRecordsPerSecond  int `json:"audit_records_per_second,omitempty"` // exchanges and events recorded, with a burst of ten seconds' worth; beyond it 429; 200
+	AuditMiBPerHour        int `json:"audit_mib_per_hour,omitempty"`       // and their estimated size; 64
 }
 
 // An Upstream overrides how one authority is reached. Dial is exempt from the address guard, for that

@@ -43,6 +43,8 @@ func readLimits(t *table) control.Limits {
 	l := control.Limits{
 		ReflectionsPerResponse: t.count("reflections_per_response", most),
 		ReflectionsPerSession:  t.count("reflections_per_session", most),
+		AuditRecordsPerSecond:  t.count("audit_records_per_second", most),
+		AuditMiBPerHour:        t.count("audit_mib_per_hour", most),
 	}
 	t.done()
 	return l

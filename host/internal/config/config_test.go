@@ -237,6 +237,11 @@ default = "allow"
 deny = ["evil.example"]
 
 [agents.other]
+
+[limits]
+reflections_per_response = 9
+audit_records_per_second = 1000
+audit_mib_per_hour = 512
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -254,6 +259,7 @@ deny = ["evil.example"]
 			},
 			"other": {},
 		},
+		Limits: control.Limits{ReflectionsPerResponse: 9, AuditRecordsPerSecond: 1000, AuditMiBPerHour: 512},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -288,6 +294,9 @@ cookies = "eat"
 [agents.a.egress]
 allows = []
 [agent.b]
+[limits]
+audit_records_per_second = 0
+audit_mib_per_hour = "all"
 `
 	const want = `broker.toml:3: upstream without host
 broker.toml:4: unknown key "upstream.1.hots" (did you mean "upstream.1.host"?)
@@ -303,7 +312,9 @@ broker.toml:17: egress.ca: path is empty
 broker.toml:19: [agents.Bad]: an agent's name has a to z, 0 to 9 and hyphens, at most 63, no hyphen first
 broker.toml:21: agents.a.cookies is "eat", not one of ["strip" "pass"]
 broker.toml:23: unknown key "agents.a.egress.allows" (did you mean "agents.a.egress.allow"?)
-broker.toml:24: unknown key "agent" (did you mean "agents"?)`
+broker.toml:24: unknown key "agent" (did you mean "agents"?)
+broker.toml:26: limits.audit_records_per_second is 0, not from 1 to 1048576
+broker.toml:27: limits.audit_mib_per_hour must be a number`
 	_, err := ParseBroker("broker.toml", []byte(text))
 	if err == nil {
 		t.Fatal("ParseBroker succeeds")
