@@ -67,6 +67,7 @@ type hunter struct {
 	stride  int    // how far an escape of no interest is skipped: pairs of backslashes must not be cut
 	wanted  *[256]bool
 	second  [256]bool // what may stand behind the mark
+	pairs   []uint64  // what may, where that is little: eight times each; the mark need not be looked at alone
 }
 
 func newHunter(e Escape, wanted *[256]bool) hunter {
@@ -78,8 +79,20 @@ func newHunter(e Escape, wanted *[256]bool) hunter {
 		_, n := e.at([]byte{e.mark, byte(c)})
 		h.second[c] = n > 0 && wanted[unescaped(byte(c))] || n == 0 && e.begun([]byte{byte(c)})
 	}
+	for c, ok := range h.second {
+		if ok {
+			h.pairs = append(h.pairs, ones*uint64(c))
+		}
+	}
+	if len(h.pairs) > maxPairs {
+		h.pairs = nil
+	}
 	return h
 }
+
+// maxPairs is how many second bytes are searched for together with the mark: JSON text is full of escapes, and
+// most secrets hold nothing that is spelled by those.
+const maxPairs = 2
 
 // unescaped returns what a short escape of JSON stands for.
 func unescaped(c byte) byte {
@@ -100,7 +113,16 @@ func (h *hunter) next(b []byte, i int) (at, behind int) {
 		if j < 0 {
 			break
 		}
-		i += j
+		if i += j; h.pairs != nil {
+			if i = h.pair(b, i); i >= len(b) {
+				break
+			}
+			if c, n := h.at(b[i:]); n > 0 && h.wanted[c] {
+				return i, i + n
+			}
+			i++
+			continue
+		}
 		for { // the next one is often near
 			if i+1 >= len(b) {
 				return len(b), len(b)
@@ -126,6 +148,32 @@ func (h *hunter) next(b []byte, i int) (at, behind int) {
 		}
 	}
 	return len(b), len(b)
+}
+
+// pair returns the first place from i on at which the mark stands before a byte of h.pairs, or before one that is
+// not there yet; len(b) if there is none. It may take a pair of backslashes for an escape.
+func (h *hunter) pair(b []byte, i int) int {
+	mark, p0, p1 := h.pattern, h.pairs[0], h.pairs[len(h.pairs)-1]
+	for ; i+17 <= len(b); i += 16 {
+		w := b[i : i+17 : i+17]
+		x0, y0 := binary.LittleEndian.Uint64(w)^mark, binary.LittleEndian.Uint64(w[1:])
+		x1, y1 := binary.LittleEndian.Uint64(w[8:])^mark, binary.LittleEndian.Uint64(w[9:])
+		u0, v0, u1, v1 := x0|(y0^p0), x0|(y0^p1), x1|(y1^p0), x1|(y1^p1) // a zero byte where both are there
+		z0, z1 := (u0-ones)&^u0|(v0-ones)&^v0, (u1-ones)&^u1|(v1-ones)&^v1
+		if (z0|z1)&highs == 0 {
+			continue
+		}
+		if z0 &= highs; z0 != 0 {
+			return i + bits.TrailingZeros64(z0)/8
+		}
+		return i + 8 + bits.TrailingZeros64(z1&highs)/8
+	}
+	for ; i+1 < len(b); i++ {
+		if b[i] == h.mark && h.second[b[i+1]] {
+			return i
+		}
+	}
+	return len(b)
 }
 
 // percentAt reads %XX (RFC 3986 §2.1).

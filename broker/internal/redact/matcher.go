@@ -2,6 +2,7 @@ package redact
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"math/bits"
 	"slices"
@@ -109,17 +110,18 @@ func (m *Matcher) compile() {
 		}
 	}
 	m.reach *= longestEntity
+	m.texts = append(m.texts, make([]byte, 8)...) // so that every gram can be loaded whole
 	var all []entry
 	for i, s := range m.streams {
 		// A longer run holds several of the grams that are looked up: one of them is enough.
 		every := (s.width - m.gram + 1) / m.step
 		for at := s.from; at+m.gram <= s.to; at++ {
 			if (at-s.from)/m.step%every == 0 {
-				all = append(all, entry{load(m.texts[at : at+m.gram]), uint32(at), uint32(i)})
+				all = append(all, entry{uint32(at), uint32(i)})
 			}
 		}
 	}
-	m.grams = newGrams(all, m.gram)
+	m.grams = newGrams(all, m.texts, m.gram)
 }
 
 // Empty reports whether m matches nothing, so that nothing need be looked at.
@@ -136,24 +138,23 @@ func (m *Matcher) Wipe() {
 
 // An entry is one place of one stream at which a gram stands.
 type entry struct {
-	gram   uint64
 	at     uint32 // in texts
-	stream uint32
+	stream uint32 // and last, if no other entry of the gram follows
 }
+
+const last = 1 << 31
 
 // grams finds the entries of a gram. The zero value finds none.
 type grams struct {
 	mask    uint64              // of a gram in 8 loaded bytes
 	filter  *[filterSize]uint64 // two bits of one word for each gram: most text is dismissed here
-	slots   []slot              // open addressing, at most half full
+	slots   []uint32            // where in entries a gram begins, plus 1; open addressing, at most half full
 	entries []entry             // by gram
+	texts   []byte              // the matcher's
 }
 
-// A slot leads to the entries of one gram.
-type slot struct {
-	gram        uint64
-	first, last uint32 // in entries; equal: empty
-}
+// gram returns the gram at which e stands.
+func (g *grams) gram(e entry) uint64 { return binary.LittleEndian.Uint64(g.texts[e.at:]) & g.mask }
 
 // The filter fits the first-level cache and dismisses 99 of 100 other grams while there are 15,000, as 40
 // secrets have. Its word's number stands at the top of a hash, those of its bits further down.
@@ -165,34 +166,29 @@ const (
 	secondBit   = 36
 )
 
-func newGrams(all []entry, size int) grams {
-	slices.SortFunc(all, func(a, b entry) int {
-		switch {
-		case a.gram < b.gram:
-			return -1
-		case a.gram > b.gram:
-			return 1
-		}
-		return int(a.at) - int(b.at)
-	})
+func newGrams(all []entry, texts []byte, size int) grams {
 	g := grams{
 		mask:    1<<(8*size) - 1,
 		filter:  new([filterSize]uint64),
-		slots:   make([]slot, 1<<(bits.Len(uint(len(all)))+1)),
+		slots:   make([]uint32, 1<<(bits.Len(uint(len(all)))+1)),
 		entries: all,
+		texts:   texts,
 	}
+	slices.SortFunc(all, func(a, b entry) int { return cmp.Or(cmp.Compare(g.gram(a), g.gram(b)), cmp.Compare(a.at, b.at)) })
 	for i := 0; i < len(all); {
 		j := i + 1
-		for j < len(all) && all[j].gram == all[i].gram {
+		gram := g.gram(all[i])
+		for j < len(all) && g.gram(all[j]) == gram {
 			j++
 		}
-		h := hash(all[i].gram)
+		h := hash(gram)
 		g.filter[h>>filterShift] |= 1<<(h>>firstBit&63) | 1<<(h>>secondBit&63)
-		k := g.home(all[i].gram)
-		for g.slots[k].first != g.slots[k].last {
+		k := g.home(gram)
+		for g.slots[k] != 0 {
 			k = (k + 1) & (len(g.slots) - 1)
 		}
-		g.slots[k] = slot{all[i].gram, uint32(i), uint32(j)}
+		g.slots[k] = uint32(i) + 1
+		all[j-1].stream |= last
 		i = j
 	}
 	return g
@@ -205,14 +201,15 @@ func (g *grams) may(gram uint64) bool {
 	return w>>(h>>firstBit&63)&1 != 0 && w>>(h>>secondBit&63)&1 != 0
 }
 
-// find returns the entries of a gram.
+// find returns the entries from the first of a gram on, up to its last and beyond.
 func (g *grams) find(gram uint64) []entry {
 	for k := g.home(gram); ; k = (k + 1) & (len(g.slots) - 1) {
-		switch s := &g.slots[k]; {
-		case s.first == s.last:
+		at := g.slots[k]
+		if at == 0 {
 			return nil
-		case s.gram == gram:
-			return g.entries[s.first:s.last]
+		}
+		if e := g.entries[at-1:]; g.gram(e[0]) == gram {
+			return e
 		}
 	}
 }

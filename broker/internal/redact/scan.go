@@ -1,6 +1,9 @@
 package redact
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math/bits"
+)
 
 // A span is a piece of text.
 type span struct{ from, to int }
@@ -11,19 +14,29 @@ func (m *Matcher) scan(found []span, b []byte) []span {
 		return found
 	}
 	v := verifier{m: m, b: b, found: found}
-	for i := 0; ; i += m.step {
+	i, hits := 0, lanes(0)
+	for {
 		if m.step == wideStep {
-			i = m.grams.wide(b, i)
+			i, hits = m.grams.wide(b, i)
 		} else {
-			i = m.grams.narrow(b, i)
+			i, hits = m.grams.narrow(b, i)
 		}
-		if i+m.gram > len(b) {
-			return v.found
+		if hits == 0 {
+			break
 		}
-		if gram := load(b[i:min(i+8, len(b))]) & m.grams.mask; m.grams.may(gram) {
+		for k := range 4 {
+			if hits>>k&1 != 0 {
+				v.look(i+k*m.step, binary.LittleEndian.Uint64(b[i+k*m.step:])&m.grams.mask)
+			}
+		}
+		i += 4 * m.step
+	}
+	for ; i+m.gram <= len(b); i += m.step {
+		if gram := load(b[i : i+m.gram]); m.grams.may(gram) {
 			v.look(i, gram)
 		}
 	}
+	return v.found
 }
 
 // The steps between grams that are looked up. They are constants so that the loops over them need no checks.
@@ -32,9 +45,12 @@ const (
 	narrowStep = 4
 )
 
-// wide returns the first place from i on, in steps of wideStep, at which a gram of b may have entries, or one
-// near the end of b.
-func (g *grams) wide(b []byte, i int) int {
+// lanes says which of four neighbouring grams may have entries, the first in the lowest bit.
+type lanes uint8
+
+// wide looks at four grams at a time, in steps of wideStep, from i on. It returns the first four of which some may
+// have entries, or where near the end of b to go on.
+func (g *grams) wide(b []byte, i int) (at int, hits lanes) {
 	const step = wideStep
 	mask, filter := g.mask, g.filter
 	for ; i+3*step+8 <= len(b); i += 4 * step {
@@ -44,22 +60,28 @@ func (g *grams) wide(b []byte, i int) int {
 		h2 := hash(binary.LittleEndian.Uint64(w[2*step:]) & mask)
 		h3 := hash(binary.LittleEndian.Uint64(w[3*step:]) & mask)
 		f0, f1, f2, f3 := filter[h0>>filterShift], filter[h1>>filterShift], filter[h2>>filterShift], filter[h3>>filterShift]
-		switch {
-		case f0>>(h0>>firstBit&63)&1 != 0 && f0>>(h0>>secondBit&63)&1 != 0:
-			return i
-		case f1>>(h1>>firstBit&63)&1 != 0 && f1>>(h1>>secondBit&63)&1 != 0:
-			return i + step
-		case f2>>(h2>>firstBit&63)&1 != 0 && f2>>(h2>>secondBit&63)&1 != 0:
-			return i + 2*step
-		case f3>>(h3>>firstBit&63)&1 != 0 && f3>>(h3>>secondBit&63)&1 != 0:
-			return i + 3*step
+		var hits lanes
+		if f0>>(h0>>firstBit&63)&1 != 0 && f0>>(h0>>secondBit&63)&1 != 0 {
+			hits = 1
+		}
+		if f1>>(h1>>firstBit&63)&1 != 0 && f1>>(h1>>secondBit&63)&1 != 0 {
+			hits |= 2
+		}
+		if f2>>(h2>>firstBit&63)&1 != 0 && f2>>(h2>>secondBit&63)&1 != 0 {
+			hits |= 4
+		}
+		if f3>>(h3>>firstBit&63)&1 != 0 && f3>>(h3>>secondBit&63)&1 != 0 {
+			hits |= 8
+		}
+		if hits != 0 {
+			return i, hits
 		}
 	}
-	return i
+	return i, 0
 }
 
 // narrow is wide with steps of narrowStep.
-func (g *grams) narrow(b []byte, i int) int {
+func (g *grams) narrow(b []byte, i int) (at int, hits lanes) {
 	const step = narrowStep
 	mask, filter := g.mask, g.filter
 	for ; i+3*step+8 <= len(b); i += 4 * step {
@@ -69,18 +91,24 @@ func (g *grams) narrow(b []byte, i int) int {
 		h2 := hash(binary.LittleEndian.Uint64(w[2*step:]) & mask)
 		h3 := hash(binary.LittleEndian.Uint64(w[3*step:]) & mask)
 		f0, f1, f2, f3 := filter[h0>>filterShift], filter[h1>>filterShift], filter[h2>>filterShift], filter[h3>>filterShift]
-		switch {
-		case f0>>(h0>>firstBit&63)&1 != 0 && f0>>(h0>>secondBit&63)&1 != 0:
-			return i
-		case f1>>(h1>>firstBit&63)&1 != 0 && f1>>(h1>>secondBit&63)&1 != 0:
-			return i + step
-		case f2>>(h2>>firstBit&63)&1 != 0 && f2>>(h2>>secondBit&63)&1 != 0:
-			return i + 2*step
-		case f3>>(h3>>firstBit&63)&1 != 0 && f3>>(h3>>secondBit&63)&1 != 0:
-			return i + 3*step
+		var hits lanes
+		if f0>>(h0>>firstBit&63)&1 != 0 && f0>>(h0>>secondBit&63)&1 != 0 {
+			hits = 1
+		}
+		if f1>>(h1>>firstBit&63)&1 != 0 && f1>>(h1>>secondBit&63)&1 != 0 {
+			hits |= 2
+		}
+		if f2>>(h2>>firstBit&63)&1 != 0 && f2>>(h2>>secondBit&63)&1 != 0 {
+			hits |= 4
+		}
+		if f3>>(h3>>firstBit&63)&1 != 0 && f3>>(h3>>secondBit&63)&1 != 0 {
+			hits |= 8
+		}
+		if hits != 0 {
+			return i, hits
 		}
 	}
-	return i
+	return i, 0
 }
 
 // A verifier compares text with streams where a gram of both agrees.
@@ -97,29 +125,72 @@ type verifier struct {
 // look finds the runs that the gram at b[i:] is part of.
 func (v *verifier) look(i int, gram uint64) {
 	for _, e := range v.m.grams.find(gram) {
-		if i < v.end && i-int(e.at) == v.diagonal {
-			continue
+		if i >= v.end || i-int(e.at) != v.diagonal {
+			v.measure(i, int(e.at), &v.m.streams[e.stream&^last])
 		}
-		v.measure(i, int(e.at), &v.m.streams[e.stream])
+		if e.stream&last != 0 {
+			return
+		}
 	}
 }
 
-// measure extends the agreement of b[i:] and the stream's text at both ways.
+// measure extends the agreement of b[i:] and texts[at:] within the stream, at both ends.
 func (v *verifier) measure(i, at int, s *stream) {
-	text, b := v.m.texts[s.from:s.to], v.b
-	at -= s.from
-	back := 0
-	for n := min(i, at); back < n && b[i-1-back] == text[at-1-back]; {
-		back++
+	text, b, gram := v.m.texts, v.b, v.m.gram
+	from, to := i, i+gram
+	if before := min(i, at-s.from); before >= 8 || i >= 8 && at >= 8 { // most often the first eight bytes decide
+		x := binary.LittleEndian.Uint64(b[i-8:]) ^ binary.LittleEndian.Uint64(text[at-8:])
+		n := min(bits.LeadingZeros64(x)/8, before)
+		if from -= n; n == 8 {
+			from -= sameEnd(b[:i-8], text[s.from:at-8])
+		}
+	} else {
+		from -= sameEnd(b[:i], text[s.from:at])
 	}
-	on := v.m.gram
-	for n := min(len(b)-i, len(text)-at); on < n && b[i+on] == text[at+on]; {
-		on++
+	if behind := min(len(b)-to, s.to-at-gram); behind >= 8 || to+8 <= len(b) && at+gram+8 <= len(text) {
+		x := binary.LittleEndian.Uint64(b[to:]) ^ binary.LittleEndian.Uint64(text[at+gram:])
+		n := min(bits.TrailingZeros64(x)/8, behind)
+		if to += n; n == 8 {
+			to += sameStart(b[to:], text[at+gram+8:s.to])
+		}
+	} else {
+		to += sameStart(b[to:], text[at+gram:s.to])
 	}
-	v.diagonal, v.end = i-at-s.from, i+on
-	if back+on >= s.width {
-		v.found = append(v.found, span{i - back, i + on})
+	v.diagonal, v.end = i-at, to
+	if to-from >= s.width {
+		v.found = append(v.found, span{from, to})
 	}
+}
+
+// sameStart returns how many bytes a and b have in common at their beginning.
+func sameStart(a, b []byte) int {
+	n := min(len(a), len(b))
+	i := 0
+	for ; i+8 <= n; i += 8 {
+		if x := binary.LittleEndian.Uint64(a[i:]) ^ binary.LittleEndian.Uint64(b[i:]); x != 0 {
+			return i + bits.TrailingZeros64(x)/8
+		}
+	}
+	for i < n && a[i] == b[i] {
+		i++
+	}
+	return i
+}
+
+// sameEnd returns how many bytes a and b have in common at their end.
+func sameEnd(a, b []byte) int {
+	n := min(len(a), len(b))
+	i := 0
+	for ; i+8 <= n; i += 8 {
+		x := binary.LittleEndian.Uint64(a[len(a)-i-8:]) ^ binary.LittleEndian.Uint64(b[len(b)-i-8:])
+		if x != 0 {
+			return i + bits.LeadingZeros64(x)/8
+		}
+	}
+	for i < n && a[len(a)-1-i] == b[len(b)-1-i] {
+		i++
+	}
+	return i
 }
 
 // scanEscaped appends to found the runs in b that hold at least one escape. odd means that an odd number of
