@@ -131,6 +131,9 @@ func (p *plan) warnings() []string {
 			w = append(w, m.Name+": weak, too short for the guarantee")
 		}
 	}
+	for _, rule := range p.file.Egress.Tunnel {
+		w = append(w, "tunnel "+rule+": nobody looks into it, no credential and no masking")
+	}
 	return w
 }
 

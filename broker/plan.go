@@ -162,6 +162,7 @@ func (p *plan) check(req control.PolicyCheck) (control.PolicyVerdict, error) {
 	if err != nil {
 		return v, err
 	}
+	v.Guarded = scheme == "https" && len(set.Bound(a)) > 0
 	use, err := set.Select(a, scheme, nil)
 	if err != nil {
 		v.Verdict, v.Reason = policy.Deny.String(), reasonOf(err).String()

@@ -305,6 +305,7 @@ type PolicyVerdict struct {
 	Path      string `json:"path"`                // the path matched
 	Secret    string `json:"secret,omitempty"`    // the secret that would be used
 	Version   int    `json:"version,omitempty"`   // and its version
+	Guarded   bool   `json:"guarded,omitempty"`   // a secret is bound to the authority, so answers are masked
 	Candidate string `json:"candidate,omitempty"` // other secrets for this origin, if ambiguous
 }
 

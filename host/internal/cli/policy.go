@@ -78,13 +78,22 @@ func printVerdict(cmd *cobra.Command, v *control.PolicyVerdict) error {
 	if v.Rule != "" {
 		why += ", rule " + v.Rule
 	}
+	answers := "pass as they are"
+	switch {
+	case v.Verdict == "tunnel":
+		answers = "nobody looks into a tunnel: no credential, no masking"
+	case v.Guarded:
+		answers = "searched for the secrets that are bound to this host, and masked"
+	case v.Verdict != "allow":
+		answers = ""
+	}
 	credential := "none"
 	if v.Secret != "" {
 		credential = fmt.Sprintf("%s version %d", v.Secret, v.Version)
 	}
 	for _, row := range [][2]string{
 		{"verdict", v.Verdict}, {"because", why}, {"reason", v.Reason},
-		{"authority", v.Authority}, {"path", v.Path}, {"credential", credential},
+		{"authority", v.Authority}, {"path", v.Path}, {"credential", credential}, {"answers", answers},
 	} {
 		if row[1] == "" {
 			continue
