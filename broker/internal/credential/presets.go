@@ -2,46 +2,25 @@ package credential
 
 import (
 	"slices"
+	"strings"
 
 	"torno.internal/protocol/control"
 )
 
 // Presets returns what torno knows of services by the names that their secrets usually have. The caller
-// owns the result.
+// owns the result. docs/presets.md is made of it.
 func Presets() []control.Preset {
+	var all []control.Preset
+	for _, p := range slices.Concat(modelPresets(), inferencePresets(), speechPresets(), searchPresets(),
+		codePresets(), cloudPresets(), hostingPresets(), saasPresets(), moneyPresets(), watchPresets(), exposedPresets()) {
+		all = append(all, perKey(p)...)
+	}
+	return all
+}
+
+// exposedPresets are names of secrets that are of use inside the VM alone.
+func exposedPresets() []control.Preset {
 	return []control.Preset{
-		{
-			Name:        "anthropic",
-			Keys:        []string{"ANTHROPIC_API_KEY"},
-			Service:     "Anthropic API",
-			Audience:    []string{"https://api.anthropic.com"},
-			Inject:      intoHeader("x-api-key", "{ANTHROPIC_API_KEY}"),
-			Placeholder: "sk-ant-api03-*80",
-			Prefix:      []string{"sk-ant-", "sk-ant-api03-"},
-			SDKNeedsKey: true,
-			Docs:        "https://docs.anthropic.com/en/api/overview",
-		},
-		{
-			Name:        "openai",
-			Keys:        []string{"OPENAI_API_KEY"},
-			Service:     "OpenAI API",
-			Audience:    []string{"https://api.openai.com"},
-			Inject:      control.Injector{Scheme: control.SchemeBearer},
-			Placeholder: "sk-proj-*80",
-			Prefix:      []string{"sk-", "sk-proj-", "sk-svcacct-", "sk-admin-"},
-			SDKNeedsKey: true,
-			Docs:        "https://platform.openai.com/docs/api-reference/authentication",
-		},
-		{
-			Name:        "github",
-			Keys:        []string{"GITHUB_TOKEN", "GH_TOKEN"},
-			Service:     "GitHub API",
-			Audience:    []string{"https://api.github.com", "https://uploads.github.com"},
-			Inject:      control.Injector{Scheme: control.SchemeBearer},
-			Placeholder: "ghp_*36",
-			Prefix:      []string{"ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"},
-			Docs:        "https://docs.github.com/en/rest/authentication",
-		},
 		{
 			Name:    "database-url",
 			Keys:    []string{"DATABASE_URL"},
@@ -57,11 +36,53 @@ func Presets() []control.Preset {
 	}
 }
 
+// hole stands in the templates of the tables for the name of the secret in braces.
+const hole = "{}"
+
+// perKey fills in the name of the secret where the preset has templates. Templates name one secret, so
+// that a preset with several keys becomes one for each: the first keeps its name.
+func perKey(p control.Preset) []control.Preset {
+	if len(p.Inject.Fields) == 0 {
+		return []control.Preset{p}
+	}
+	var all []control.Preset
+	for i, key := range p.Keys {
+		q := p
+		q.Keys = []string{key}
+		if i > 0 {
+			q.Name += "-" + strings.ReplaceAll(strings.ToLower(key), "_", "-")
+		}
+		q.Audience, q.Prefix, q.Paths = slices.Clone(p.Audience), slices.Clone(p.Prefix), slices.Clone(p.Paths)
+		q.Also, q.Deny = slices.Clone(p.Also), slices.Clone(p.Deny)
+		q.Inject.Fields = slices.Clone(p.Inject.Fields)
+		for j := range q.Inject.Fields {
+			f := &q.Inject.Fields[j]
+			f.Value = strings.Replace(f.Value, hole, "{"+key+"}", 1)
+		}
+		all = append(all, q)
+	}
+	return all
+}
+
+// asBearer is for services that take the secret as a bearer token (RFC 6750 §2.1).
+func asBearer() control.Injector { return control.Injector{Scheme: control.SchemeBearer} }
+
+// intoHeader is for services that take the secret in a field; value has a hole for it.
 func intoHeader(name, value string) control.Injector {
 	return control.Injector{
 		Scheme: control.SchemeHeader,
 		Fields: []control.FieldTemplate{{Name: name, Value: value}},
 	}
+}
+
+// on returns rules for one host, each given as "[METHODS ]/path". Most rules of the tables end in "**",
+// also behind a whole name: a slash, ".json" or whatever else a server takes for the same is meant too.
+func on(host string, rules ...string) []string {
+	for i, r := range rules {
+		methods, path, _ := strings.Cut(r, "/")
+		rules[i] = methods + host + "/" + path
+	}
+	return rules
 }
 
 // Lookup returns the preset that a secret called key means.
