@@ -133,12 +133,10 @@ func (d *Reader) deflate() (io.Reader, error) {
 
 // end looks for bytes behind the coded content: another recipient might take them for content.
 func (d *Reader) end() error {
-	switch _, err := d.from.r.Peek(1); {
-	case err == nil:
-		return errors.New("bytes behind coded content")
-	default:
+	if _, err := d.from.r.Peek(1); err != nil {
 		return err // io.EOF where the message ended cleanly
 	}
+	return errors.New("bytes behind coded content")
 }
 
 // Close frees what decoding needed.

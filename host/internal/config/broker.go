@@ -39,12 +39,11 @@ func ParseBroker(file string, b []byte) (control.Config, error) {
 }
 
 func readLimits(t *table) control.Limits {
-	const most = 1 << 20
 	l := control.Limits{
-		ReflectionsPerResponse: t.count("reflections_per_response", most),
-		ReflectionsPerSession:  t.count("reflections_per_session", most),
-		AuditRecordsPerSecond:  t.count("audit_records_per_second", most),
-		AuditMiBPerHour:        t.count("audit_mib_per_hour", most),
+		ReflectionsPerResponse: t.count("reflections_per_response"),
+		ReflectionsPerSession:  t.count("reflections_per_session"),
+		AuditRecordsPerSecond:  t.count("audit_records_per_second"),
+		AuditMiBPerHour:        t.count("audit_mib_per_hour"),
 	}
 	t.done()
 	return l

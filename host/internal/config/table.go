@@ -111,11 +111,14 @@ func (t *table) port(key string) uint16 {
 	return uint16(n)
 }
 
-// count returns the number at key, which must be from 1 to most, or 0 if there is none.
-func (t *table) count(key string, most int) int {
+// maxCount bounds every limit of a file.
+const maxCount = 1 << 20
+
+// count returns the number at key, which must be from 1 to maxCount, or 0 if there is none.
+func (t *table) count(key string) int {
 	n, ok := value[int64](t, key, "a number")
-	if ok && (n < 1 || n > int64(most)) {
-		t.fail(t.at(key), "%s is %d, not from 1 to %d", dotted(t.at(key)), n, most)
+	if ok && (n < 1 || n > maxCount) {
+		t.fail(t.at(key), "%s is %d, not from 1 to %d", dotted(t.at(key)), n, maxCount)
 		return 0
 	}
 	return int(n)
