@@ -62,6 +62,17 @@ curl -sS -o /dev/null -w '%{http_code}\n' -d '{}' https://api.openai.com/v1/chat
 	}
 }
 
+// S3: the services' own redirects to where they keep large files work without a rule, and without the credential.
+func TestMissionS3Redirects(t *testing.T) {
+	h := newHouse(t, "")
+	h.must("secrets", "set", "my-agent", "GITHUB_TOKEN="+githubToken, "HF_TOKEN=hf_QwErTyUiOpAsDfGhJkLzXcVbNm12345678")
+	for from := range redirects {
+		if r := h.sh("curl -sSL -r 0-9 https://" + from); r.stdout != "content, credentials: 0, range: \"bytes=0-9\"\n" {
+			t.Errorf("%s: %q, stderr %q", from, r.stdout, r.stderr)
+		}
+	}
+}
+
 // S4: a field of one's own, bound to a host; without one the corrected command is printed.
 func TestMissionS4CustomHeader(t *testing.T) {
 	h := newHouse(t, "")

@@ -44,6 +44,14 @@ type upstream struct {
 var cannedHosts = []string{
 	"api.anthropic.com", "api.openai.com", "api.github.com", "files.example.org", "api.example.org",
 	"git.example.org", "evil.example.net", "s3.us-east-1.amazonaws.com", "bedrock-runtime.us-east-1.amazonaws.com",
+	"codeload.github.com", "release-assets.githubusercontent.com", "huggingface.co", "cas-bridge.xethub.hf.co",
+}
+
+// redirects are where services send those who ask for large files.
+var redirects = map[string]string{
+	"api.github.com/repos/o/r/tarball/main":             "codeload.github.com/o/r/legacy.tar.gz/refs/heads/main",
+	"api.github.com/repos/o/r/releases/assets/1":        "release-assets.githubusercontent.com/github-production-release-asset/1/2",
+	"huggingface.co/o/m/resolve/main/model.safetensors": "cas-bridge.xethub.hf.co/xet-bridge-us/1/2",
 }
 
 func newUpstream(t *testing.T) *upstream {
@@ -53,6 +61,18 @@ func newUpstream(t *testing.T) *upstream {
 	mux.HandleFunc("api.anthropic.com/", u.anthropic)
 	mux.HandleFunc("api.openai.com/", u.openai)
 	mux.HandleFunc("api.github.com/", needs("Authorization", "Bearer "+githubToken))
+	for from, to := range redirects {
+		mux.HandleFunc(from, func(w http.ResponseWriter, r *http.Request) {
+			if !strings.HasPrefix(r.Header.Get("Authorization"), "Bearer ") {
+				http.Error(w, "no credential", http.StatusUnauthorized)
+				return
+			}
+			http.Redirect(w, r, "https://"+to, http.StatusFound)
+		})
+		mux.HandleFunc(to, func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, "content, credentials: %d, range: %q\n", len(r.Header.Get("Authorization")), r.Header.Get("Range"))
+		})
+	}
 	mux.HandleFunc("api.example.org/", needs("X-Custom-Auth", customKey))
 	mux.HandleFunc("api.example.org/debug", debug)
 	mux.HandleFunc("evil.example.net/", func(w http.ResponseWriter, r *http.Request) {
