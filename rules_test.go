@@ -148,3 +148,38 @@ func lineDiff(want, got string) string {
 	}
 	return b.String()
 }
+
+// decoders are the packages that read what somebody outside wrote, and what their fuzz tests must be called.
+var decoders = map[string][]string{
+	"protocol":                 {"FuzzParseAuthority", "FuzzReadPreface", "FuzzDecodeStrict"},
+	"protocol/bhttp":           {"FuzzReadRequest", "FuzzReadResponse", "FuzzMessage"},
+	"protocol/control":         {"FuzzParseTemplate"},
+	"protocol/http1":           {"FuzzReadRequest", "FuzzReadResponse"},
+	"protocol/seal":            {"FuzzOpen"},
+	"protocol/transport":       {"FuzzParseAddr"},
+	"protocol/websocket":       {"FuzzFrames"},
+	"broker/internal/audit":    {"FuzzParseLink"},
+	"broker/internal/decode":   {"FuzzReader"},
+	"broker/internal/policy":   {"FuzzParseRule", "FuzzReadings"},
+	"broker/internal/redact":   {"FuzzMask"},
+	"broker/internal/session":  {"FuzzDecodeRecord"},
+	"broker/internal/upstream": {"FuzzH2Response", "FuzzH2Section"},
+	"guest/internal/front":     {"FuzzAuthority", "FuzzH2Head"},
+	"guest/internal/names":     {"FuzzAnswer"},
+	"host/internal/config":     {"FuzzParseAgent"},
+}
+
+// TestAttack22EveryDecoderFuzzed wants a fuzz test for every decoder, by the beginning of its name.
+func TestAttack22EveryDecoderFuzzed(t *testing.T) {
+	for dir, want := range decoders {
+		out, err := exec.Command("sh", "-c", "cat "+dir+"/*_test.go").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range want {
+			if !strings.Contains(string(out), "func "+name) {
+				t.Errorf("%s has no %s", dir, name)
+			}
+		}
+	}
+}
