@@ -28,7 +28,7 @@ const testKey = "sk-test-4c1d9e8f7a6b5c4d3e2f1a0b9c8d7e6f"
 
 // A desk is a running broker and its control client.
 type desk struct {
-	t      *testing.T
+	t      testing.TB
 	dir    string
 	cfg    Config
 	client *http.Client
@@ -36,7 +36,7 @@ type desk struct {
 }
 
 // newDesk starts a broker that reaches api.example.org at upstream.
-func newDesk(t *testing.T, upstream *httptest.Server) *desk {
+func newDesk(t testing.TB, upstream *httptest.Server) *desk {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "tb")
 	if err != nil {

@@ -64,7 +64,7 @@ func spell(v, format string) string {
 }
 
 // opened returns a stream of a new session whose host is up.
-func opened(t *testing.T, up http.Handler, limits control.Limits) (*desk, control.SessionCreated, func() *peer) {
+func opened(t testing.TB, up http.Handler, limits control.Limits) (*desk, control.SessionCreated, func() *peer) {
 	t.Helper()
 	srv := httptest.NewTLSServer(up)
 	t.Cleanup(srv.Close)
