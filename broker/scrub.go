@@ -124,7 +124,7 @@ func (s *scrubbed) Read(p []byte) (int, error) {
 }
 
 func (s *scrubbed) close() {
-	s.scanner.Wipe()
+	s.scanner.Close()
 	if c, ok := s.from.(io.Closer); ok {
 		_ = c.Close()
 	}

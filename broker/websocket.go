@@ -60,7 +60,9 @@ func (x *exchange) websocket(ctx context.Context) (bool, error) {
 	if err := x.st.w.Flush(); err != nil {
 		return false, err
 	}
-	return false, x.splice(ws, up.Abort, x.frames(ws))
+	from, done := x.frames(ws)
+	defer done()
+	return false, x.splice(ws, up.Abort, from)
 }
 
 // A duplex is the upstream's side of bytes that go both ways.
@@ -97,12 +99,13 @@ func (x *exchange) splice(conn duplex, abort func(), from io.Reader) error {
 	return errors.Join(err, <-uploaded)
 }
 
-// frames returns r, or what the workload may have of it where a secret is bound to the host.
-func (x *exchange) frames(r io.Reader) io.Reader {
+// frames returns r, or what the workload may have of it where a secret is bound to the host. done ends it.
+func (x *exchange) frames(r io.Reader) (from io.Reader, done func()) {
 	if x.guarded == nil || x.guarded.matcher.Empty() {
-		return r
+		return r, func() {}
 	}
-	return &frames{x: x, from: r, data: x.guarded.matcher.Scanner(), control: x.guarded.matcher.Scanner()}
+	f := &frames{x: x, from: r, data: x.guarded.matcher.Scanner(), control: x.guarded.matcher.Scanner()}
+	return f, func() { f.data.Close(); f.control.Close() }
 }
 
 // frames masks the payloads of a server's frames. Messages are one text, whatever they are cut into.

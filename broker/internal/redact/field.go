@@ -56,7 +56,7 @@ func (m *Matcher) Text(v string) (string, int) {
 	}
 	n, _ := s.merge()
 	s.cover(b)
-	s.Wipe()
+	s.wipe()
 	return string(b), n
 }
 

@@ -3,6 +3,7 @@ package redact
 import (
 	"bytes"
 	"slices"
+	"sync"
 
 	"torno.internal/protocol/secret"
 )
@@ -27,8 +28,21 @@ type Scanner struct {
 	turns       []turn
 }
 
-// Scanner returns a Scanner at the beginning of a text.
-func (m *Matcher) Scanner() *Scanner { return &Scanner{m: m} }
+var scanners = sync.Pool{New: func() any { return new(Scanner) }}
+
+// Scanner returns a Scanner at the beginning of a text. Close it when done.
+func (m *Matcher) Scanner() *Scanner {
+	s := scanners.Get().(*Scanner)
+	s.m = m
+	return s
+}
+
+// Close overwrites what the Scanner remembers. It must not be used afterwards.
+func (s *Scanner) Close() {
+	s.wipe()
+	s.m = nil
+	scanners.Put(s)
+}
 
 // Mask overwrites, in p, the next piece of the text, everything that belongs to a run that counts, also to
 // one that began in the pieces before. It returns how many runs began in p. It allocates nothing once the
@@ -154,9 +168,8 @@ func (s *Scanner) cover(p []byte) {
 	}
 }
 
-// Wipe overwrites what the Scanner remembers. It may be used for another text afterwards.
-func (s *Scanner) Wipe() {
-	secret.Wipe(s.past[:])
+func (s *Scanner) wipe() {
+	secret.Wipe(s.past[:s.n])
 	secret.Wipe(s.undone)
 	s.n, s.odd, s.masking, s.open = 0, false, false, 0
 }
