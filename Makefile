@@ -44,8 +44,9 @@ fuzz: ## fuzz every decoder for FUZZTIME each (default 10s)
 race: ## run the tests under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
 
-bench: build ## benchmark the hot path; prints ratios of one run
-	$(GO) test -run '^$$' -bench . -benchmem ./protocol/... ./guest/... ./broker/...
+bench: build ## measure the path beside nginx and httputil.ReverseProxy (root, nginx); BENCH=-quick for two minutes
+	$(GO) build -trimpath -o bin/torno-bench ./bench
+	bin/torno-bench $(BENCH)
 
 lint: ## run golangci-lint with the list in .golangci.yml
 	$(GO) run $(GOLANGCI) run ./...

@@ -1,0 +1,32 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"regexp"
+	"strconv"
+)
+
+// scrubSpeeds runs the benchmarks of package redact on one core and returns GB/s by name.
+func scrubSpeeds(ctx context.Context) (map[string]float64, error) {
+	test := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", "BenchmarkScrub", "-benchtime", "300ms", "-cpu", "1", "./broker/internal/redact")
+	out, err := test.CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("benchmarks of redact: %w: %s", err, out)
+	}
+	return parseSpeeds(string(out)), nil
+}
+
+var speedLine = regexp.MustCompile(`(?m)^Benchmark(\S+?)(?:-\d+)?\s.*?([\d.]+) MB/s`)
+
+// parseSpeeds reads the output of go test -bench.
+func parseSpeeds(out string) map[string]float64 {
+	speeds := map[string]float64{}
+	for _, m := range speedLine.FindAllStringSubmatch(out, -1) {
+		if mb, err := strconv.ParseFloat(m[2], 64); err == nil {
+			speeds[m[1]] = mb / 1e3
+		}
+	}
+	return speeds
+}
