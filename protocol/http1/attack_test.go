@@ -280,6 +280,19 @@ func TestAttackSmugglingHTTP10KeepAlive(t *testing.T) {
 	}
 }
 
+// TestAttackHTTP10Expect: what must be ignored (RFC 9110 §10.1.1) must not go on either, where it would
+// come to life in a request of HTTP/1.1.
+func TestAttackHTTP10Expect(t *testing.T) {
+	for proto, want := range map[string]int{"HTTP/1.0": 0, "HTTP/1.1": 1} {
+		r := NewReader(strings.NewReader("POST / " + proto + "\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx"))
+		var h RequestHead
+		must(t, r.ReadRequest(&h))
+		if n := h.Fields.Count("expect"); n != want || h.ExpectContinue != (want == 1) {
+			t.Errorf("%s: %d Expect fields, ExpectContinue %v", proto, n, h.ExpectContinue)
+		}
+	}
+}
+
 // TestAttackNominated checks that Connection takes fields away only at this hop, and never the length.
 func TestAttackNominated(t *testing.T) {
 	f := protocol.Fields{

@@ -85,8 +85,12 @@ func (h *RequestHead) parseFraming() error {
 
 func (h *RequestHead) parseExpect() error {
 	expect, ok := h.Fields.Lookup("expect")
-	if !ok || h.Proto == "HTTP/1.0" {
-		return nil // RFC 9110 §10.1.1: a server ignores it on HTTP/1.0
+	switch {
+	case !ok:
+		return nil
+	case h.Proto == "HTTP/1.0": // RFC 9110 §10.1.1: it is ignored there, and would come to life where we write HTTP/1.1
+		h.Fields = h.Fields.Del("expect")
+		return nil
 	}
 	if !strings.EqualFold(expect, "100-continue") || h.Fields.Count("expect") > 1 {
 		return badStatus(417, "Expect other than one 100-continue")

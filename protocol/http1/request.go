@@ -17,7 +17,7 @@ type RequestHead struct {
 	Scheme, Authority, Path string
 
 	Host   string          // value of the Host field; empty only if Authority is set
-	Fields protocol.Fields // as received, names lower case, the connection's and Host included
+	Fields protocol.Fields // as received, names lower case, the connection's and Host included; no Expect on HTTP/1.0
 
 	ContentLength  int64  // 0 without content, -1 if Chunked
 	Chunked        bool   // Transfer-Encoding: chunked
