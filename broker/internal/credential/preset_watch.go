@@ -100,8 +100,10 @@ func watchPresets() []control.Preset {
 			Inject:      intoHeader("x-api-key", hole),
 			Placeholder: "lsv2_pt_*43",
 			Prefix:      []string{"lsv2_", "lsv2_pt_", "lsv2_sk_"},
-			Deny:        on("api.smith.langchain.com", "POST,PUT,PATCH /api/v1/api-key**", "POST,PUT,PATCH /api/v1/orgs/current/service-keys**"),
-			Docs:        "https://docs.smith.langchain.com/reference",
+			Deny: on("api.smith.langchain.com", "POST,PUT,PATCH /api-key**", "POST,PUT,PATCH /api/v1/api-key**",
+				"POST,PUT,PATCH /orgs/current/personal-access-tokens**", "POST,PUT,PATCH /api/v1/orgs/current/personal-access-tokens**",
+				"POST,PUT,PATCH /orgs/current/service-keys**", "POST,PUT,PATCH /api/v1/orgs/current/service-keys**"),
+			Docs: "https://docs.smith.langchain.com/reference",
 		},
 		{
 			Name:        "braintrust",

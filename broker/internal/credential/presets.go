@@ -75,14 +75,19 @@ func intoHeader(name, value string) control.Injector {
 	}
 }
 
-// on returns rules for one host, each given as "[METHODS ]/path". Most rules of the tables end in "**",
-// also behind a whole name: a slash, ".json" or whatever else a server takes for the same is meant too.
+// on returns rules for one host, each given as "[METHODS ]/path". A server may take a slash at the end, or
+// ".json", for the same: a rule that doesn't end in "**" stands for the path with a slash too.
 func on(host string, rules ...string) []string {
-	for i, r := range rules {
+	var all []string
+	for _, r := range rules {
 		methods, path, _ := strings.Cut(r, "/")
-		rules[i] = methods + host + "/" + path
+		r = methods + host + "/" + path
+		all = append(all, r)
+		if !strings.HasSuffix(r, "**") {
+			all = append(all, r+"/")
+		}
 	}
-	return rules
+	return all
 }
 
 // Lookup returns the preset that a secret called key means.
