@@ -57,6 +57,7 @@ var beforeHead = []h2Abuse{
 	}, http2.ErrCodeProtocol},
 	{"interim that ends", func(f *h2Fake, id uint32) { f.headers(id, true, ":status", "100") }, http2.ErrCodeProtocol},
 	{"content before the head", func(f *h2Fake, id uint32) { _ = f.WriteData(id, false, []byte("x")) }, http2.ErrCodeProtocol},
+	{"end before the head", func(f *h2Fake, id uint32) { _ = f.WriteData(id, true, nil) }, http2.ErrCodeProtocol},
 	{"content between heads", func(f *h2Fake, id uint32) {
 		f.headers(id, false, ":status", "103")
 		_ = f.WriteData(id, false, []byte("x"))
@@ -109,9 +110,10 @@ var beforeHead = []h2Abuse{
 	{"small block that expands", func(f *h2Fake, id uint32) {
 		f.block(id, append(f.section(":status", "200", "a", strings.Repeat("a", 4000)), strings.Repeat("\xbe", 100)...))
 	}, http2.ErrCodeEnhanceYourCalm},
-	{"endless head", func(f *h2Fake, id uint32) {
-		_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: f.section(":status", "200")})
-		for f.WriteContinuation(id, false, []byte(strings.Repeat("\x20", 16<<10))) == nil {
+	{"large block of nothing", func(f *h2Fake, id uint32) {
+		_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: f.section(":status", "200"), EndStream: true})
+		for i := range 9 {
+			_ = f.WriteContinuation(id, i == 8, []byte(strings.Repeat("\x20", 16<<10)))
 		}
 	}, http2.ErrCodeEnhanceYourCalm},
 	{"endless empty continuations", func(f *h2Fake, id uint32) {
@@ -170,9 +172,9 @@ func flood(write func() error) {
 	}
 }
 
-// play runs one exchange with a server that abuses it, and returns the errors of head and content and
-// what the server was told.
-func play(t *testing.T, script func(f *h2Fake, id uint32)) (head, content error, told chan http2.ErrCode) {
+// play runs one exchange with a server that abuses it, and returns what the server was told and the errors
+// of head and content.
+func play(t *testing.T, script func(f *h2Fake, id uint32)) (told chan http2.ErrCode, head, content error) {
 	t.Helper()
 	told = make(chan http2.ErrCode, 2)
 	s := newH2Fake(t, func(f *h2Fake) {
@@ -201,7 +203,7 @@ func play(t *testing.T, script func(f *h2Fake, id uint32)) (head, content error,
 	if head == nil {
 		_, content = io.ReadAll(x)
 	}
-	return head, content, told
+	return told, head, content
 }
 
 // TestH2Abuse has servers break the protocol in every way. Each is answered with an error and the
@@ -209,14 +211,14 @@ func play(t *testing.T, script func(f *h2Fake, id uint32)) (head, content error,
 func TestH2Abuse(t *testing.T) {
 	for _, tt := range beforeHead {
 		t.Run(tt.name, func(t *testing.T) {
-			head, _, told := play(t, tt.play)
+			told, head, _ := play(t, tt.play)
 			wantReason(t, head, protocol.ReasonUpstreamProtocol)
 			wantTold(t, told, tt.code)
 		})
 	}
 	for _, tt := range afterHead {
 		t.Run(tt.name, func(t *testing.T) {
-			head, content, told := play(t, func(f *h2Fake, id uint32) {
+			told, head, content := play(t, func(f *h2Fake, id uint32) {
 				ok(f, id)
 				tt.play(f, id)
 			})
@@ -227,6 +229,47 @@ func TestH2Abuse(t *testing.T) {
 			wantTold(t, told, tt.code)
 		})
 	}
+}
+
+// TestH2FirstFrame cuts off servers that begin with anything but their settings (RFC 9113 §3.4).
+func TestH2FirstFrame(t *testing.T) {
+	for name, say := range map[string]func(f *h2Fake) error{
+		"ping":            func(f *h2Fake) error { return f.WritePing(false, [8]byte{}) },
+		"acknowledgement": func(f *h2Fake) error { return f.WriteSettingsAck() },
+		"HTTP/1.1": func(f *h2Fake) error {
+			_, err := io.WriteString(f.conn, "HTTP/1.1 400 Bad Request\r\n\r\n")
+			return err
+		},
+	} {
+		s := newH2Fake(t, func(f *h2Fake) {
+			_ = say(f)
+			_ = f.WriteSettings()
+			if id, _, _, _ := f.request(); id != 0 {
+				serve(f, id)
+			}
+			f.drain()
+		})
+		_, err := s.do(t.Context(), get("/"), "")
+		var refused *protocol.RefusedError
+		if !errors.As(err, &refused) || refused.Reason != protocol.ReasonUpstreamProtocol {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestH2Pending bounds the answers that wait behind a writer that is stuck.
+func TestH2Pending(t *testing.T) {
+	h := newH2(&conn{})
+	h.wmu.Lock()
+	for range h2MaxPending {
+		if err := h.answer(appendSettingsAck); err != nil {
+			if len(h.ctl) < h2MaxPending || len(h.ctl) > h2MaxPending+h2FrameHeader {
+				t.Errorf("%d bytes wait", len(h.ctl))
+			}
+			return
+		}
+	}
+	t.Error("there is no bound")
 }
 
 // wantTold checks the code of the GOAWAY. That of a flood may be lost with what the server still sends.
@@ -284,11 +327,14 @@ func TestH2NotAbuse(t *testing.T) {
 		{name: "304 with a length", play: func(f *h2Fake, id uint32) { f.headers(id, true, ":status", "304", "content-length", "7") }},
 		{name: "go away after this one", play: func(f *h2Fake, id uint32) {
 			_ = f.WriteGoAway(id, http2.ErrCodeNo, []byte("bye"))
-			f.headers(id, true, ":status", "200")
+			time.Sleep(10 * time.Millisecond)
+			ok(f, id)
+			time.Sleep(10 * time.Millisecond)
+			_ = f.WriteData(id, true, nil)
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			head, content, told := play(t, func(f *h2Fake, id uint32) {
+			told, head, content := play(t, func(f *h2Fake, id uint32) {
 				tt.play(f, id)
 				_ = f.conn.(*tls.Conn).CloseWrite()
 			})

@@ -21,6 +21,7 @@ type h2Fake struct {
 	enc  *hpack.Encoder
 	buf  bytes.Buffer
 	dec  *hpack.Decoder
+	acks int // of our SETTINGS
 }
 
 // newH2Fake starts a server that plays script on each connection that has sent its preface.
@@ -69,7 +70,9 @@ func (f *h2Fake) request() (id uint32, end bool, fields []hpack.HeaderField, err
 		ended := false
 		switch fr := fr.(type) {
 		case *http2.SettingsFrame:
-			if !fr.IsAck() {
+			if fr.IsAck() {
+				f.acks++
+			} else {
 				_ = f.WriteSettingsAck()
 			}
 			continue

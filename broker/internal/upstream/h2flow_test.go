@@ -75,15 +75,17 @@ func TestH2Windows(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newH2Fake(t, func(f *h2Fake) {
 				if tt.name == "by settings alone" {
-					time.AfterFunc(20*time.Millisecond, func() { _ = http2.NewFramer(f.conn, nil).WriteSettings(window(60_000)) })
+					time.AfterFunc(50*time.Millisecond, func() { _ = http2.NewFramer(f.conn, nil).WriteSettings(window(60_000)) })
 				}
 				echo(tt.first, tt.give)(f)
 			})
+			s.mustDo(t, get("/"), "") // the windows are those of a settled connection
 			content := strings.Repeat("0123456789", tt.size/10)
 			res := s.mustDo(t, &protocol.Request{Method: "POST", Path: "/"}, content)
 			if res.Content != content {
 				t.Errorf("%d bytes came back of %d", len(res.Content), len(content))
 			}
+			s.wantConns(t, 1)
 		})
 	}
 }

@@ -143,7 +143,7 @@ func TestH2Reuse(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			said := make(chan struct{}, 2)
-			pong := false
+			pong, acks := false, 0
 			s := newH2Fake(t, func(f *h2Fake) {
 				_ = f.WriteSettings()
 				for {
@@ -158,9 +158,13 @@ func TestH2Reuse(t *testing.T) {
 					}
 					for { // both a ping's answer and the end of the connection mean: they know
 						fr, err := f.ReadFrame()
+						if ack, ok := fr.(*http2.SettingsFrame); ok && ack.IsAck() {
+							f.acks++
+						}
 						if p, ok := fr.(*http2.PingFrame); ok && p.Data[0] == 1 {
 							pong = true
 						} else if ok && p.Data[0] == 9 || err != nil || id > 1 {
+							acks = f.acks
 							said <- struct{}{}
 							break
 						}
@@ -176,6 +180,9 @@ func TestH2Reuse(t *testing.T) {
 			s.wantConns(t, tt.want)
 			if tt.name == "ping" && !pong {
 				t.Error("no answer to the ping")
+			}
+			if tt.name == "settings" && acks != 2 {
+				t.Errorf("%d answers to the settings", acks)
 			}
 		})
 	}
