@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -55,6 +56,10 @@ func bench(ctx context.Context, args []string) error {
 // measure takes all figures and prints them.
 func (h *house) measure(ctx context.Context, o options) error {
 	began := time.Now()
+	load, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return err
+	}
 	m := &meter{size: fullSize, direct: h.direct(), figures: figures{}, idled: map[string]int64{}}
 	if o.quick {
 		m.size = quickSize
@@ -66,6 +71,7 @@ func (h *house) measure(ctx context.Context, o options) error {
 		}
 	}
 	r := newReport(m)
+	r.Load = strings.Join(strings.Fields(string(load))[:3], " ")
 	fmt.Fprintln(os.Stderr, "profiles")
 	share, err := h.profiles(ctx, o.profile, o.quick)
 	if ctx.Err() != nil {
