@@ -162,7 +162,8 @@ func gitlab() control.Preset {
 			"POST,PUT /api/v4/projects/*/deploy_keys**", "POST /api/v4/deploy_keys**", "POST /api/v4/user/keys**", "POST /api/v4/user/gpg_keys**",
 			"POST /api/v4/runners**", "POST /api/v4/user/runners**", "POST /api/v4/projects/*/runners/reset_registration_token**",
 			"POST /api/v4/groups/*/runners/reset_registration_token**", "/api/v4/projects/*/triggers**",
-			"POST /api/v4/projects/*/cluster_agents/*/tokens**", "GET /api/v4/projects/*/variables**", "GET /api/v4/groups/*/variables**"),
+			"POST /api/v4/projects/*/cluster_agents/*/tokens**", "/api/v4/projects/*/variables**", "/api/v4/groups/*/variables**",
+			"/api/v4/projects/*/secure_files/*/download**"),
 		Docs: "https://docs.gitlab.com/api/rest/authentication/",
 	}
 }

@@ -14,7 +14,7 @@ func hostingPresets() []control.Preset {
 			Placeholder: "*32",
 			Deny: on("api.vercel.com", "POST /v*/user/tokens**", "GET /v*/projects/*/env**", "GET /v*/env**",
 				"POST,PATCH /v*/projects/*/protection-bypass**", "/v*/projects/*/token**", "/v*/edge-config/*/token**",
-				"/v*/storage/stores/*/secrets**", "POST /v*/api-keys**"),
+				"/v*/storage/stores/*/secrets**", "POST /v*/api-keys**", "POST /v*/connect/token**", "POST /v*/integrations/sso/token**"),
 			Docs: "https://vercel.com/docs/rest-api",
 		},
 		{
@@ -25,7 +25,7 @@ func hostingPresets() []control.Preset {
 			Inject:      asBearer(),
 			Placeholder: "nfp_*36",
 			Prefix:      []string{"nfp_"},
-			Deny: on("api.netlify.com", "POST /api/v1/oauth/**", "GET /api/v1/accounts/*/env**", "GET /api/v1/sites/*/env**",
+			Deny: on("api.netlify.com", "POST /api/v1/oauth/**", "/api/v1/accounts/*/env**", "/api/v1/sites/*/env**",
 				"/api/v1/sites/*/build_hooks**"),
 			Docs: "https://docs.netlify.com/api/get-started/",
 		},
@@ -73,7 +73,7 @@ func hostingPresets() []control.Preset {
 			Placeholder: "sbp_*40",
 			Prefix:      []string{"sbp_", "sbp_oauth_"},
 			Deny: on("api.supabase.com", "/v1/projects/*/api-keys**", "/v1/projects/*/config/auth/signing-keys**", "/v1/projects/*/pgsodium**",
-				"/v1/projects/*/postgrest**", "/v1/projects/*/cli/login-role**", "/v1/branches/**", "POST /v1/oauth/**"),
+				"/v1/projects/*/postgrest**", "/v1/projects/*/cli/login-role**", "GET /v1/branches/**", "POST /v1/oauth/**"),
 			Docs: "https://supabase.com/docs/reference/api/introduction",
 		},
 		{

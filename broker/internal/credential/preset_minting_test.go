@@ -38,7 +38,7 @@ perplexity
 POST https://api.perplexity.ai/generate_auth_token                    POST https://api.perplexity.ai/revoke_auth_token
 fireworks
 POST https://api.fireworks.ai/v1/accounts/a/users/u/apiKeys           GET https://api.fireworks.ai/v1/accounts/a/users/u/apiKeys
-GET https://api.fireworks.ai/v1/accounts/a/secrets/s                  POST https://api.fireworks.ai/v1/accounts/a/secrets
+GET https://api.fireworks.ai/v1/accounts/a/secrets/s                  GET https://api.fireworks.ai/v1/accounts/a/models
 POST https://api.fireworks.ai/v1/accounts/a/users                     GET https://api.fireworks.ai/v1/accounts/a/users
 openrouter
 POST https://openrouter.ai/api/v1/keys                                GET https://openrouter.ai/api/v1/keys
@@ -47,6 +47,9 @@ POST https://openrouter.ai/api/v1/oauth/token                         GET https:
 replicate
 GET https://api.replicate.com/v1/webhooks/default/secret              GET https://api.replicate.com/v1/predictions/p
 huggingface
+POST https://huggingface.co/gpt2.git/info/lfs/objects/batch           GET https://huggingface.co/gpt2.git/info/refs
+GET https://huggingface.co/api/models/gpt2/xet-write-token/main       GET https://huggingface.co/api/models/gpt2/revision/main
+GET https://huggingface.co/api/buckets/owner/bucket/xet-write-token   GET https://huggingface.co/api/buckets/owner/bucket/xet-read-token
 POST https://huggingface.co/owner/model.git/info/lfs/objects/batch    GET https://huggingface.co/owner/model.git/info/refs
 POST https://huggingface.co/datasets/owner/data.git/info/lfs/objects/batch    POST https://huggingface.co/datasets/owner/data.git/git-upload-pack
 GET https://huggingface.co/api/models/owner/model/xet-write-token/main    GET https://huggingface.co/api/models/owner/model/xet-read-token/main
@@ -130,8 +133,9 @@ POST https://gitlab.com/api/v4/projects/1/runners/reset_registration_token    GE
 POST https://gitlab.com/api/v4/groups/1/runners/reset_registration_token      GET https://gitlab.com/api/v4/groups/1/runners
 POST https://gitlab.com/api/v4/projects/1/triggers                    POST https://gitlab.com/api/v4/projects/1/trigger/pipeline
 POST https://gitlab.com/api/v4/projects/1/cluster_agents/2/tokens     GET https://gitlab.com/api/v4/projects/1/cluster_agents/2/tokens
-GET https://gitlab.com/api/v4/projects/1/variables/X                  POST https://gitlab.com/api/v4/projects/1/variables
-GET https://gitlab.com/api/v4/groups/1/variables                      PUT https://gitlab.com/api/v4/groups/1/variables/X
+GET https://gitlab.com/api/v4/projects/1/variables/X                  GET https://gitlab.com/api/v4/projects/1/environments
+GET https://gitlab.com/api/v4/groups/1/variables                      GET https://gitlab.com/api/v4/groups/1/projects
+GET https://gitlab.com/api/v4/projects/1/secure_files/2/download      GET https://gitlab.com/api/v4/projects/1/secure_files
 sentry
 POST https://sentry.io/api/0/api-tokens/                              GET https://sentry.io/api/0/organizations/
 POST https://sentry.io/api/0/organizations/o/org-auth-tokens/         GET https://sentry.io/api/0/organizations/o/org-auth-tokens/
@@ -238,9 +242,11 @@ POST https://api.vercel.com/v1/projects/p/token                       GET https:
 POST https://api.vercel.com/v1/edge-config/e/token                    GET https://api.vercel.com/v1/edge-config/e/items
 GET https://api.vercel.com/v1/storage/stores/s/secrets                GET https://api.vercel.com/v1/storage/stores
 POST https://api.vercel.com/v1/api-keys                               GET https://api.vercel.com/v1/api-keys
+POST https://api.vercel.com/v1/connect/token/slack                    GET https://api.vercel.com/v1/connect/connectors
+POST https://api.vercel.com/v1/integrations/sso/token                 GET https://api.vercel.com/v1/integrations/configurations
 netlify
 POST https://api.netlify.com/api/v1/oauth/tickets/t/exchange          GET https://api.netlify.com/api/v1/oauth/tickets/t
-GET https://api.netlify.com/api/v1/accounts/a/env                     POST https://api.netlify.com/api/v1/accounts/a/env
+GET https://api.netlify.com/api/v1/accounts/a/env                     GET https://api.netlify.com/api/v1/accounts/a/builds
 GET https://api.netlify.com/api/v1/sites/s/env                        GET https://api.netlify.com/api/v1/sites/s
 POST https://api.netlify.com/api/v1/sites/s/build_hooks               POST https://api.netlify.com/api/v1/sites/s/builds
 heroku
@@ -269,7 +275,7 @@ POST https://api.supabase.com/v1/projects/p/config/auth/signing-keys  GET https:
 GET https://api.supabase.com/v1/projects/p/pgsodium                   GET https://api.supabase.com/v1/projects/p/health
 GET https://api.supabase.com/v1/projects/p/postgrest                  GET https://api.supabase.com/v1/projects/p/types/typescript
 POST https://api.supabase.com/v1/projects/p/cli/login-role            GET https://api.supabase.com/v1/projects/p
-GET https://api.supabase.com/v1/branches/b                            GET https://api.supabase.com/v1/projects/p/branches
+GET https://api.supabase.com/v1/branches/b                            POST https://api.supabase.com/v1/branches/b/merge
 POST https://api.supabase.com/v1/oauth/token                          GET https://api.supabase.com/v1/organizations
 neon
 POST https://console.neon.tech/api/v2/api_keys                        GET https://console.neon.tech/api/v2/api_keys
@@ -291,7 +297,7 @@ GET https://discord.com/api/channels/1/webhooks                       GET https:
 GET https://discord.com/api/v10/guilds/1/webhooks                     GET https://discord.com/api/v10/guilds/1/channels
 GET https://discord.com/api/guilds/1/webhooks                         GET https://discord.com/api/guilds/1/roles
 GET https://discord.com/api/v10/webhooks/1                            POST https://discord.com/api/v10/webhooks/1/token
-PATCH https://discord.com/api/webhooks/1                              DELETE https://discord.com/api/webhooks/1
+PATCH https://discord.com/api/webhooks/1                              PATCH https://discord.com/api/webhooks/1/token/messages/2
 POST https://discord.com/api/v10/oauth2/token                         GET https://discord.com/api/v10/oauth2/@me
 POST https://discord.com/api/oauth2/token                             GET https://discord.com/api/oauth2/applications/@me
 notion
@@ -464,6 +470,19 @@ func TestEveryDenyRuleIsAttacked(t *testing.T) {
 		for _, rule := range p.Deny {
 			if !attacked[strings.TrimSuffix(rule, "/")] {
 				t.Errorf("preset %s: no request for %q", p.Name, rule)
+			}
+		}
+	}
+}
+
+// TestAttackMethodOverride holds that no rule names a method which a POST could stand for: some servers take
+// X-HTTP-Method-Override, or a parameter, instead of the method of a POST. The exceptions don't.
+func TestAttackMethodOverride(t *testing.T) {
+	for _, p := range Presets() {
+		for _, rule := range p.Deny {
+			methods, _, ok := strings.Cut(rule, " ")
+			if ok && !strings.Contains(methods, "POST") && p.Name != "vercel" && p.Name != "fly" && p.Name != "supabase" {
+				t.Errorf("preset %s: %q misses a POST that stands for %s", p.Name, rule, methods)
 			}
 		}
 	}

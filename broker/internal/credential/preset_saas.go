@@ -18,7 +18,7 @@ func saasPresets() []control.Preset {
 			Paths:       []string{"/api/**"},
 			Also:        []string{"GET,HEAD cdn.discordapp.com", "GET,HEAD media.discordapp.net"},
 			Deny: on("discord.com", "/api/v*/channels/*/webhooks**", "/api/channels/*/webhooks**", "/api/v*/guilds/*/webhooks**",
-				"/api/guilds/*/webhooks**", "GET,PATCH /api/v*/webhooks/*", "GET,PATCH /api/webhooks/*",
+				"/api/guilds/*/webhooks**", "/api/v*/webhooks/*", "/api/webhooks/*",
 				"POST /api/v*/oauth2/**", "POST /api/oauth2/**"),
 			Docs: "https://discord.com/developers/docs/reference",
 		},
@@ -136,7 +136,7 @@ func saasPresets() []control.Preset {
 			Prefix:      []string{"CFPAT-"},
 			Deny: on("api.contentful.com", "POST,PUT /users/me/access_tokens**", "/spaces/*/api_keys**", "/spaces/*/preview_api_keys**",
 				"POST /spaces/*/environments/*/app_installations/*/access_tokens**", "POST /organizations/*/app_definitions/*/keys**",
-				"PUT /organizations/*/app_definitions/*/signing_secret**"),
+				"POST,PUT /organizations/*/app_definitions/*/signing_secret**"),
 			Docs: "https://www.contentful.com/developers/docs/references/authentication/",
 		},
 	}

@@ -118,7 +118,7 @@ func TestPresetPlaceholders(t *testing.T) {
 		}
 		literal, _, _ := strings.Cut(p.Placeholder, "*")
 		switch {
-		case literal == "" && len(p.Prefix) > 0 && p.Name != "honeycomb" && !strings.HasPrefix(p.Name, "pagerduty"): // only some values do
+		case literal == "" && len(p.Prefix) > 0 && !strings.HasPrefix(p.Name, "pagerduty"): // only some values do
 			t.Errorf("preset %s: values begin with %q and the placeholder doesn't", p.Name, p.Prefix)
 		case literal != "" && !slices.ContainsFunc(p.Prefix, func(s string) bool { return strings.HasPrefix(literal, s) }):
 			t.Errorf("preset %s: the placeholder begins with %q, values with %q", p.Name, literal, p.Prefix)

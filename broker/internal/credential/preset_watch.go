@@ -54,7 +54,6 @@ func watchPresets() []control.Preset {
 			Audience:    []string{"https://api.honeycomb.io"},
 			Inject:      intoHeader("x-honeycomb-team", hole),
 			Placeholder: "*32",
-			Prefix:      []string{"hcaik_", "hcxik_"},
 			Deny:        on("api.honeycomb.io", "POST,PATCH /2/teams/*/api-keys**"),
 			Docs:        "https://api-docs.honeycomb.io/api",
 		},
