@@ -293,6 +293,20 @@ func TestAttackHTTP10Expect(t *testing.T) {
 	}
 }
 
+// TestAttackFolding spells words with letters that fold to ASCII in Unicode alone, as no other parser does.
+func TestAttackFolding(t *testing.T) {
+	r := NewReader(strings.NewReader("GET / HTTP/1.1\r\nHost: h\r\nX-Key: 1\r\nConnection: clo\u017fe, x-\u212aey, upgrade\r\nUpgrade: websoc\u212aet\r\n\r\n"))
+	var h RequestHead
+	must(t, r.ReadRequest(&h))
+	if !h.KeepAlive || h.Upgrade == "websocket" || StripConnection(h.Fields).Count("x-key") != 1 {
+		t.Errorf("folded beyond ASCII: %+v", h)
+	}
+	r = NewReader(strings.NewReader("HTTP/1.1 200 OK\r\nTransfer-Encoding: chun\u212aed\r\n\r\n0\r\n\r\n"))
+	if err := r.ReadResponse(new(ResponseHead), "GET"); err == nil {
+		t.Error("a coding was folded beyond ASCII")
+	}
+}
+
 // TestAttackNominated checks that Connection takes fields away only at this hop, and never the length.
 func TestAttackNominated(t *testing.T) {
 	f := protocol.Fields{

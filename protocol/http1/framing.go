@@ -78,7 +78,7 @@ func (h *RequestHead) parseFraming() error {
 	}
 	h.KeepAlive = h.Proto == "HTTP/1.1" && !HasOption(h.Fields, "close")
 	if HasOption(h.Fields, "upgrade") && h.Proto == "HTTP/1.1" {
-		h.Upgrade = strings.ToLower(h.Fields.Get("upgrade"))
+		h.Upgrade = lowerASCII(h.Fields.Get("upgrade"))
 	}
 	return h.parseExpect()
 }
@@ -92,7 +92,7 @@ func (h *RequestHead) parseExpect() error {
 		h.Fields = h.Fields.Del("expect")
 		return nil
 	}
-	if !strings.EqualFold(expect, "100-continue") || h.Fields.Count("expect") > 1 {
+	if !equalFold(expect, "100-continue") || h.Fields.Count("expect") > 1 {
 		return badStatus(417, "Expect other than one 100-continue")
 	}
 	h.ExpectContinue = h.Chunked || h.ContentLength > 0
@@ -114,11 +114,40 @@ func hasToken(list, token string) bool {
 	for list != "" {
 		var item string
 		item, list, _ = strings.Cut(list, ",")
-		if strings.EqualFold(trimSpace(item), token) {
+		if equalFold(trimSpace(item), token) {
 			return true
 		}
 	}
 	return false
+}
+
+// equalFold compares s with a word in lower case. Case is that of ASCII: strings.EqualFold has two more
+// letters, ſ and the Kelvin sign, and would read words where no other parser does.
+func equalFold(s, lower string) bool {
+	if len(s) != len(lower) {
+		return false
+	}
+	for i := range len(s) {
+		if lowerByte(s[i]) != lower[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func lowerByte(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		c += 'a' - 'A'
+	}
+	return c
+}
+
+func lowerASCII(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		b[i] = lowerByte(c)
+	}
+	return string(b)
 }
 
 // StripConnection removes, in place, what ends at this hop: the connection-specific fields and Host

@@ -96,10 +96,7 @@ func lowerName(line []byte) error {
 var lowerTokenChar = func() (t [256]byte) {
 	for c := range t {
 		if protocol.IsToken(string([]byte{byte(c)})) {
-			t[c] = byte(c)
-			if 'A' <= c && c <= 'Z' {
-				t[c] += 'a' - 'A'
-			}
+			t[c] = lowerByte(byte(c))
 		}
 	}
 	return t

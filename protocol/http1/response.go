@@ -108,7 +108,7 @@ func (h *ResponseHead) parseFraming(method string) error {
 		return bad("Transfer-Encoding and Content-Length")
 	case hasCoding && h.Proto == "HTTP/1.0":
 		return bad("Transfer-Encoding on HTTP/1.0")
-	case hasCoding && !strings.EqualFold(coding, "chunked"):
+	case hasCoding && !equalFold(coding, "chunked"):
 		return bad("Transfer-Encoding other than chunked")
 	}
 	h.KeepAlive = h.Proto == "HTTP/1.1" && !HasOption(h.Fields, "close")
