@@ -225,7 +225,7 @@ func (x *exchange) forward(ctx context.Context) (bool, error) {
 		return x.drain()
 	}
 	defer up.Release(false) // nothing if finish has released it
-	x.outcome.Upstream = up.Remote().String()
+	x.outcome.Upstream, x.outcome.Via = up.Remote().String(), x.s.b.upstream.Via(x.authority)
 	if err := x.reauthorise(); err != nil {
 		return false, x.fail(err)
 	}

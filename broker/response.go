@@ -120,7 +120,7 @@ func (x *exchange) tunnel(ctx context.Context) (bool, error) {
 	defer stop()
 	defer conn.Close()
 	x.outcome.Status = 200
-	x.outcome.Upstream = conn.RemoteAddr().String()
+	x.outcome.Upstream, x.outcome.Via = conn.RemoteAddr().String(), x.s.b.upstream.Via(x.authority)
 	if err := x.st.w.WriteResponse(&protocol.Response{Status: 200}); err != nil {
 		return false, err
 	}

@@ -28,7 +28,7 @@ func (x *exchange) websocket(ctx context.Context) (bool, error) {
 		return false, x.fail(err)
 	}
 	defer up.Release(false)
-	x.outcome.Upstream = up.Remote().String()
+	x.outcome.Upstream, x.outcome.Via = up.Remote().String(), x.s.b.upstream.Via(x.authority)
 	if err := x.reauthorise(); err != nil {
 		return false, x.fail(err)
 	}

@@ -30,6 +30,7 @@ type AuditRecord struct {
 	Down        int64     `json:"down"` // bytes of content from it
 	Micros      int64     `json:"us"`   // duration in microseconds
 	Upstream    string    `json:"upstream"`
+	Via         string    `json:"via"` // the proxy that it was, host:port
 	Aborted     bool      `json:"aborted"`
 	Masked      int       `json:"masked"`      // runs of secrets that were masked in the response
 	Interrupted bool      `json:"interrupted"` // the broker died meanwhile

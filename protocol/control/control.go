@@ -224,6 +224,11 @@ type Upstream struct {
 type ConfigEgress struct {
 	AllowPrivate []string `json:"allow_private,omitempty"` // CIDRs exempt from the guard
 	CA           []string `json:"ca,omitempty"`            // PEM files added to the host's roots
+	NAT64        []string `json:"nat64,omitempty"`         // prefixes whose addresses are judged by the IPv4 address inside
+
+	Proxy                  string   `json:"proxy,omitempty"`                    // http://host:port; everything leaves through its CONNECT
+	ProxyAuthorizationFile string   `json:"proxy_authorization_file,omitempty"` // 0600, one line: the value of Proxy-Authorization
+	NoProxy                []string `json:"no_proxy,omitempty"`                 // names, *.names and CIDRs that are reached directly
 }
 
 // A Ceiling bounds what an agent's own file may ask for. The zero value allows any public host.

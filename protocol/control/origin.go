@@ -1,6 +1,7 @@
 package control
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -36,4 +37,20 @@ func FormatOrigin(a protocol.Authority) string {
 		host = host[:strings.LastIndexByte(host, ':')]
 	}
 	return originScheme + "://" + host
+}
+
+// ParseProxy reads a proxy's URL: http, a host and a port, and nothing else.
+func ParseProxy(s string) (protocol.Authority, error) {
+	rest, ok := strings.CutPrefix(s, "http://")
+	switch {
+	case !ok:
+		return protocol.Authority{}, fmt.Errorf("proxy %q is not http://host:port", s)
+	case strings.Contains(rest, "@"):
+		return protocol.Authority{}, errors.New("a proxy's URL holds no credential; use proxy_authorization_file")
+	}
+	a, err := protocol.ParseAuthority(strings.TrimSuffix(rest, "/"), 0)
+	if err != nil {
+		return protocol.Authority{}, fmt.Errorf("proxy is not http://host:port: %w", err)
+	}
+	return a, nil
 }

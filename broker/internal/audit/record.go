@@ -34,6 +34,7 @@ type Outcome struct {
 	BytesUp, BytesDown int64 // content
 	Duration           time.Duration
 	Upstream           string // address that was connected to
+	Via                string // the proxy that it was, host:port; empty: none
 	Aborted            bool   // the response did not end as it should
 	Masked             int    // runs of secrets that were masked in the response
 	interrupted        bool   // the broker died meanwhile
@@ -89,6 +90,7 @@ func (o *Outcome) appendTo(b []byte, id ID) []byte {
 	b = appendNumber(b, "down", o.BytesDown)
 	b = appendNumber(b, "us", o.Duration.Microseconds())
 	b = appendPair(b, "upstream", clip(o.Upstream, 128))
+	b = appendPair(b, "via", clip(o.Via, 128))
 	if o.Masked > 0 {
 		b = appendNumber(b, "masked", int64(o.Masked))
 	}

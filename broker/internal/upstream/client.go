@@ -24,6 +24,8 @@ type Config struct {
 	Overrides    []Override
 	Roots        *x509.CertPool // nil: the host's
 	AllowPrivate []netip.Prefix // exempt from the address guard, in every session
+	NAT64        []netip.Prefix // whose addresses are judged by the IPv4 address inside, besides the well-known ones
+	Proxy        *Proxy         // nil: upstreams are reached directly
 	Resolver     Resolver       // nil: net.DefaultResolver
 	Log          *slog.Logger   // nil: none
 }
@@ -48,6 +50,7 @@ type PoolKey struct {
 type Client struct {
 	dialer    dialer
 	roots     *x509.CertPool
+	proxy     *Proxy
 	overrides map[protocol.Authority]Override
 	pool      pool
 	log       *slog.Logger
@@ -56,8 +59,9 @@ type Client struct {
 // New returns a Client. Close it when done.
 func New(cfg Config) *Client {
 	c := &Client{
-		dialer:    dialer{resolver: cfg.Resolver, guard: guard{cfg.AllowPrivate}},
+		dialer:    dialer{resolver: cfg.Resolver, guard: guard{allow: cfg.AllowPrivate, nat64: cfg.NAT64}},
 		roots:     cfg.Roots,
+		proxy:     cfg.Proxy,
 		overrides: make(map[protocol.Authority]Override, len(cfg.Overrides)),
 		log:       cfg.Log,
 	}
@@ -158,7 +162,18 @@ func (c *Client) dial(ctx context.Context, o *origin) (*net.TCPConn, error) {
 		}
 		return c.dialer.dialUnguarded(ctx, a)
 	}
+	if c.proxy.serves(o.key.Authority.Host) {
+		return c.dialProxy(ctx, o.key.Authority, c.pool.allowed(o))
+	}
 	return c.dialer.dial(ctx, o.key.Authority, c.pool.allowed(o))
+}
+
+// Via returns the proxy that a is reached through, or "" where it is reached directly.
+func (c *Client) Via(a protocol.Authority) string {
+	if c.overrides[a].Dial != "" || !c.proxy.serves(a.Host) {
+		return ""
+	}
+	return c.proxy.Authority.String()
 }
 
 // CutSession closes every connection of a session, those in use and those being dialled too, and drops

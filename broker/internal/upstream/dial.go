@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"syscall"
 	"time"
 
@@ -37,20 +36,25 @@ type dialer struct {
 
 // dial connects to a, whose addresses must all pass the guard or be in allow.
 func (d *dialer) dial(ctx context.Context, a protocol.Authority, allow []netip.Prefix) (*net.TCPConn, error) {
-	g := guard{d.guard.allow}
-	if len(allow) > 0 {
-		g.allow = slices.Concat(d.guard.allow, allow)
-	}
 	addrs, err := d.resolve(ctx, a.Host)
 	if err != nil {
 		return nil, err
 	}
+	if err := d.judge(a.Host, addrs, allow); err != nil {
+		return nil, err
+	}
+	return connectAny(ctx, a.Port, addrs, d.guard.with(allow).lastLook)
+}
+
+// judge refuses a host if one of its addresses is forbidden.
+func (d *dialer) judge(host string, addrs []netip.Addr, allow []netip.Prefix) error {
+	g := d.guard.with(allow)
 	for _, addr := range addrs {
 		if err := g.check(addr); err != nil {
-			return nil, protocol.Refuse(protocol.ReasonForbiddenAddress, fmt.Errorf("%q: %w", a.Host, err))
+			return protocol.Refuse(protocol.ReasonForbiddenAddress, fmt.Errorf("%q: %w", host, err))
 		}
 	}
-	return connectAny(ctx, a.Port, addrs, g.lastLook)
+	return nil
 }
 
 // lastLook is net.Dialer.ControlContext: it judges the address that the kernel is about to be given.

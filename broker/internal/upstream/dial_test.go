@@ -134,7 +134,7 @@ func TestAttack23Literals(t *testing.T) {
 func TestAttack23Rebinding(t *testing.T) {
 	addr, accepted := listen(t)
 	r := &fakeResolver{answers: [][]string{{"127.0.0.1"}, {"127.0.0.2"}}}
-	d := dialer{resolver: r, guard: guard{[]netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}}}
+	d := dialer{resolver: r, guard: guard{allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}}}
 	a := protocol.Authority{Host: "rebind.example", Port: addr.Port()}
 	nc, err := d.dial(t.Context(), a, nil)
 	if err != nil {
@@ -191,7 +191,7 @@ func TestDialReasons(t *testing.T) {
 func TestDialFallsBack(t *testing.T) {
 	addr, accepted := listen(t) // on 127.0.0.1 alone
 	r := &fakeResolver{answers: [][]string{{"127.0.0.9", "127.0.0.8", "127.0.0.1", "127.0.0.7"}}}
-	d := dialer{resolver: r, guard: guard{[]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}}
+	d := dialer{resolver: r, guard: guard{allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}}
 	start := time.Now()
 	nc, err := d.dial(t.Context(), protocol.Authority{Host: "host.example", Port: addr.Port()}, nil)
 	if err != nil {

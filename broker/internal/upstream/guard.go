@@ -3,11 +3,21 @@ package upstream
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // A guard judges addresses. The zero value allows global unicast addresses alone.
 type guard struct {
 	allow []netip.Prefix // the operator's exemptions
+	nat64 []netip.Prefix // the operator's own prefixes for translated addresses (RFC 6052 §2.2)
+}
+
+// with returns g with more exemptions.
+func (g guard) with(allow []netip.Prefix) guard {
+	if len(allow) > 0 {
+		g.allow = slices.Concat(g.allow, allow)
+	}
+	return g
 }
 
 // A specialRange is a range of addresses that no name of the public internet leads to.
@@ -83,6 +93,11 @@ var embeddings = []embedding{
 	{netip.MustParsePrefix("2002::/16"), "6to4", [][4]int{{2, 3, 4, 5}}},
 }
 
+// nat64Positions says where an address holds the IPv4 address, by the length of the prefix (RFC 6052 §2.2).
+var nat64Positions = map[int][4]int{
+	32: {4, 5, 6, 7}, 40: {5, 6, 7, 9}, 48: {6, 7, 9, 10}, 56: {7, 9, 10, 11}, 64: {9, 10, 11, 12}, 96: {12, 13, 14, 15},
+}
+
 // thisNetwork reads as "no address here" at places where an embedding may or may not hold one.
 var thisNetwork = netip.MustParsePrefix("0.0.0.0/8")
 
@@ -105,6 +120,11 @@ func (g guard) check(addr netip.Addr) error {
 		return &addressError{addr, "bound to one link"}
 	case g.exempt(addr):
 		return nil
+	}
+	for _, p := range g.nat64 {
+		if p.Contains(addr) {
+			return g.checkEmbedded(addr, embedding{use: "NAT64", at: [][4]int{nat64Positions[p.Bits()]}})
+		}
 	}
 	for _, e := range embeddings {
 		if e.prefix.Contains(addr) {

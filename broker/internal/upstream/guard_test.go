@@ -130,7 +130,7 @@ func TestGuard(t *testing.T) {
 }
 
 func TestGuardExemptions(t *testing.T) {
-	g := guard{[]netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00:1::/32")}}
+	g := guard{allow: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00:1::/32")}}
 	for addr, want := range map[string]bool{
 		"10.1.2.3":           true,
 		"::ffff:10.1.2.3":    true,

@@ -28,6 +28,7 @@ func ParseBroker(file string, b []byte) (control.Config, error) {
 		}
 		c.Egress.CA = append(c.Egress.CA, resolve(dir, path))
 	})
+	readProxy(egress, &c.Egress, dir)
 	egress.done()
 	c.Agents = readCeilings(t.table("agents"))
 	c.Limits = readLimits(t.table("limits"))
@@ -36,6 +37,24 @@ func ParseBroker(file string, b []byte) (control.Config, error) {
 		return control.Config{}, err
 	}
 	return c, nil
+}
+
+// readProxy reads how upstreams are reached from networks that are not simply the internet.
+func readProxy(t *table, e *control.ConfigEgress, dir string) {
+	e.Proxy = t.text("proxy")
+	if t.has("proxy") {
+		if _, err := control.ParseProxy(e.Proxy); err != nil {
+			t.fail(t.at("proxy"), "%v", err)
+		}
+	}
+	e.ProxyAuthorizationFile = resolve(dir, t.text("proxy_authorization_file"))
+	e.NoProxy = t.texts("no_proxy")
+	e.NAT64 = t.texts("nat64")
+	for _, key := range []string{"proxy_authorization_file", "no_proxy"} {
+		if t.has(key) && !t.has("proxy") {
+			t.fail(t.at(key), "%s is for a proxy, and there is none", key)
+		}
+	}
 }
 
 func readLimits(t *table) control.Limits {
