@@ -164,7 +164,9 @@ func newResponse(r *rand.Rand) *draft {
 	case 0, 1:
 		d.byLength(pick(r, contents...))
 	case 2, 3:
-		d.byChunks(r, pick(r, contents...))
+		if d.start[0] == "HTTP/1.1" {
+			d.byChunks(r, pick(r, contents...))
+		}
 	case 4:
 		d.content = pick(r, contents...)
 		d.plain = d.content

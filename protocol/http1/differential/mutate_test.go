@@ -65,7 +65,10 @@ var framingMutations = []mutation{
 		d.line(r, "").colon = pick(r, "", " ", ":", ":\t", "::", ": : ", " = ", ":\t \t", ";")
 	}},
 	{"space_first", func(r *rand.Rand, d *draft) {
-		l := &d.lines[0:1:1][0]
+		if len(d.lines) == 0 {
+			d.add("A", "b")
+		}
+		l := &d.lines[0]
 		l.name = pick(r, " ", "\t", "  ", "\v") + l.name
 	}},
 	{"fold", func(r *rand.Rand, d *draft) {

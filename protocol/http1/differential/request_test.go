@@ -104,8 +104,8 @@ func (b *bench) report() {
 	}
 	b.t.Logf("%d inputs, %d accepted, %d answers compared, failures: %v", b.inputs.Load(), total, b.asked.Load(), b.failures)
 	b.t.Logf("refused by an oracle although it is canonical: %v", b.declined)
-	for _, q := range quirks {
-		b.t.Logf("quirk %-40s %5d times: %s", q.name, b.quirks[q.name], q.why)
+	for name, n := range b.quirks {
+		b.t.Logf("%5d times: %s", n, name)
 	}
 }
 
@@ -209,7 +209,7 @@ func (b *bench) checkForwarded(class string, m *message) {
 func (b *bench) judge(d disagreement, about string) {
 	for _, q := range quirks {
 		if q.oracle == d.oracle && q.excuses(d) {
-			b.count(b.quirks, q.name)
+			b.count(b.quirks, q.oracle+": "+q.name+": "+q.why)
 			return
 		}
 	}
