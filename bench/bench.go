@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -15,6 +16,7 @@ type options struct {
 	bin     string
 	rounds  int
 	quick   bool
+	only    string
 	json    string
 	profile string
 }
@@ -25,13 +27,15 @@ func bench(ctx context.Context, args []string) error {
 	flags.StringVar(&o.bin, "bin", "bin", "`directory` of torno and torno-guest")
 	flags.IntVar(&o.rounds, "rounds", 3, "how often everything is measured")
 	flags.BoolVar(&o.quick, "quick", false, "measure little: within two minutes, and roughly")
+	flags.StringVar(&o.only, "only", "", "measure this `name` alone: "+strings.Join(measurementNames(), ", "))
 	flags.StringVar(&o.json, "json", "", "write what was measured to `file` too")
 	flags.StringVar(&o.profile, "profile", "", "keep CPU profiles of guest and broker in `directory`")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if flags.NArg() > 0 || o.rounds < 1 {
-		return fmt.Errorf("usage: bench [-bin DIR] [-rounds N] [-quick] [-json FILE] [-profile DIR]")
+	if flags.NArg() > 0 || o.rounds < 1 || o.only != "" && !slices.Contains(measurementNames(), o.only) {
+		flags.Usage()
+		return flag.ErrHelp
 	}
 	var err error
 	if o.bin, err = filepath.Abs(o.bin); err != nil {
@@ -53,6 +57,14 @@ func bench(ctx context.Context, args []string) error {
 	return h.measure(ctx, o)
 }
 
+func measurementNames() []string {
+	var names []string
+	for _, one := range measurements {
+		names = append(names, one.name)
+	}
+	return names
+}
+
 // measure takes all figures and prints them.
 func (h *house) measure(ctx context.Context, o options) error {
 	began := time.Now()
@@ -60,7 +72,11 @@ func (h *house) measure(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	m := &meter{size: fullSize, direct: h.direct(), figures: figures{}, idled: map[string]int64{}}
+	var p profiler
+	if o.only == "" || o.profile != "" {
+		p = h.newProfiler(ctx, o)
+	}
+	m := &meter{size: fullSize, only: o.only, direct: h.direct(), figures: figures{}, idled: map[string]int64{}}
 	if o.quick {
 		m.size = quickSize
 	}
@@ -72,24 +88,15 @@ func (h *house) measure(ctx context.Context, o options) error {
 	}
 	r := newReport(m)
 	r.Load = strings.Join(strings.Fields(string(load))[:3], " ")
-	fmt.Fprintln(os.Stderr, "profiles")
-	share, err := h.profiles(ctx, o.profile, o.quick)
+	if o.only == "" || o.profile != "" {
+		share, err := h.profiles(ctx, p)
+		r.single(auditGoal, share, err)
+	}
+	if o.only == "" {
+		r.addSpeeds(scrubSpeeds(ctx))
+	}
 	if ctx.Err() != nil {
 		return ctx.Err()
-	}
-	r.single(auditGoal, share, err)
-	fmt.Fprintln(os.Stderr, "scrubbing")
-	scrub, err := scrubSpeeds(ctx)
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	for _, g := range scrubGoals {
-		speed, ok := scrub[g.key]
-		missing := err
-		if missing == nil && !ok {
-			missing = fmt.Errorf("no benchmark %s", g.key)
-		}
-		r.single(g, speed, missing)
 	}
 	r.Seconds = time.Since(began).Seconds()
 	r.write(os.Stdout)

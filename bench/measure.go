@@ -55,6 +55,7 @@ var (
 // A meter measures all subjects, one round after the other.
 type meter struct {
 	size
+	only    string // name of the one measurement that is wanted; empty: all
 	direct  *subject
 	figures figures
 	idled   map[string]int64 // idle connections that fit, by subject
@@ -68,9 +69,9 @@ var measurements = []struct {
 	name string
 	take measurement
 }{
-	{"32 connections", (*meter).busy},
-	{"1 connection", (*meter).single},
-	{"new connections", (*meter).connect},
+	{"busy", (*meter).busy},
+	{"single", (*meter).single},
+	{"connect", (*meter).connect},
 	{"down", (*meter).down},
 	{"up", (*meter).up},
 	{"events", (*meter).stream},
@@ -83,21 +84,34 @@ func (m *meter) round(ctx context.Context, subjects []*subject) error {
 			return err
 		}
 	}
-	if err := m.idle(ctx, subjects); err != nil {
-		return err
+	if m.only == "" {
+		if err := m.idle(ctx, subjects); err != nil {
+			return err
+		}
 	}
 	for _, one := range measurements {
+		if m.only != "" && m.only != one.name {
+			continue
+		}
 		for _, s := range subjects {
 			if err := one.take(m, ctx, s); err != nil {
 				return fmt.Errorf("%s: %w", one.name, err)
 			}
 		}
 	}
-	for _, s := range subjects {
+	for _, s := range subjects { // the next round has other processes
 		if _, err := s.call(ctx, command{Op: opClose}); err != nil {
 			return err
 		}
 	}
+	if m.only != "" {
+		return nil
+	}
+	return m.loaded(ctx, subjects)
+}
+
+// loaded measures the memory after load, without connections.
+func (m *meter) loaded(ctx context.Context, subjects []*subject) error {
 	if err := pause(ctx, settle); err != nil {
 		return err
 	}

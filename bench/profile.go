@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -31,20 +32,39 @@ var profiled = []struct {
 	{"up", command{Op: opUp, Bytes: 8 * bulkSize}},
 }
 
-// profiles builds torno with the tag profile, takes CPU profiles of broker and guest, keeps them in
-// dir if that is not empty, and returns the audit's share of both processes' CPU time, in per cent.
-func (h *house) profiles(ctx context.Context, dir string, quick bool) (share float64, err error) {
-	keep := dir != ""
-	if dir, err = h.profileDir(dir); err != nil {
-		return 0, err
+// A profiler is a build of torno that gives profiles, and where they go.
+type profiler struct {
+	dir   string
+	only  string // name of the one profile that is wanted besides the first
+	keep  bool
+	quick bool
+	err   error // why there is none
+}
+
+// newProfiler builds torno with the tag profile, before anything is measured.
+func (h *house) newProfiler(ctx context.Context, o options) profiler {
+	fmt.Fprintln(os.Stderr, "building to profile")
+	p := profiler{only: o.only, keep: o.profile != "", quick: o.quick}
+	if p.dir, p.err = h.profileDir(o.profile); p.err != nil {
+		return p
 	}
 	for name, pkg := range map[string]string{"torno": "./host", "torno-guest": "./guest"} {
-		build := exec.CommandContext(ctx, "go", "build", "-tags", "profile", "-o", filepath.Join(dir, name), pkg)
+		build := exec.CommandContext(ctx, "go", "build", "-tags", "profile", "-o", filepath.Join(p.dir, name), pkg)
 		if out, err := build.CombinedOutput(); err != nil {
-			return 0, fmt.Errorf("building %s to profile: %w: %s", name, err, out)
+			p.err = fmt.Errorf("building %s to profile: %w: %s", name, err, bytes.TrimSpace(out))
 		}
 	}
-	s, err := h.startTorno(ctx, dir)
+	return p
+}
+
+// profiles takes CPU profiles of broker and guest and returns the audit's share of both processes' CPU
+// time, in per cent.
+func (h *house) profiles(ctx context.Context, p profiler) (share float64, err error) {
+	if p.err != nil {
+		return 0, p.err
+	}
+	fmt.Fprintln(os.Stderr, "profiles")
+	s, err := h.startTorno(ctx, p.dir)
 	if err != nil {
 		return 0, err
 	}
@@ -53,19 +73,20 @@ func (h *house) profiles(ctx context.Context, dir string, quick bool) (share flo
 	if err != nil {
 		return 0, err
 	}
-	for i, p := range profiled {
-		if i > 0 && !keep {
-			break
+	for i, one := range profiled {
+		if i > 0 && (!p.keep || p.only != "" && p.only != one.name) {
+			continue
 		}
-		load := p.load
-		if quick {
+		load := one.load
+		if p.quick {
 			load.Millis /= 2
 		}
-		if err := s.profile(ctx, load, pids, []string{filepath.Join(dir, p.name+"-broker.pprof"), filepath.Join(dir, p.name+"-guest.pprof")}); err != nil {
-			return 0, fmt.Errorf("profile of %s: %w", p.name, err)
+		paths := []string{filepath.Join(p.dir, one.name+"-broker.pprof"), filepath.Join(p.dir, one.name+"-guest.pprof")}
+		if err := s.profile(ctx, load, pids, paths); err != nil {
+			return 0, fmt.Errorf("profile of %s: %w", one.name, err)
 		}
 	}
-	return auditShare(ctx, dir)
+	return auditShare(ctx, p.dir)
 }
 
 // profileDir makes the directory for profiles, temporary for an empty path.

@@ -74,6 +74,9 @@ type report struct {
 func newReport(m *meter) *report {
 	r := &report{Idle: m.idled}
 	for _, g := range goals {
+		if m.only != "" && m.figures[g.key] == nil {
+			continue
+		}
 		r.Rows = append(r.Rows, compare(g, m.figures[g.key]))
 	}
 	return r
@@ -118,6 +121,18 @@ func (r *report) single(g goal, value float64, err error) {
 	}
 	w.judge(g)
 	r.Rows = append(r.Rows, w)
+}
+
+// addSpeeds adds the rows of scrubbing.
+func (r *report) addSpeeds(speeds map[string]float64, err error) {
+	for _, g := range scrubGoals {
+		speed, ok := speeds[g.key]
+		missing := err
+		if missing == nil && !ok {
+			missing = fmt.Errorf("no benchmark %s", g.key)
+		}
+		r.single(g, speed, missing)
+	}
 }
 
 // judge says which limits w holds.
@@ -183,10 +198,12 @@ func (r *report) write(to io.Writer) {
 	}
 	_ = tw.Flush()
 	fmt.Fprintf(to, notes, r.Idle[nameNginx], r.Idle[nameProxy], r.Idle[nameTorno])
+	last := ""
 	for _, w := range r.Rows {
-		if w.Missing != "" {
+		if w.Missing != "" && w.Missing != last {
 			fmt.Fprintf(to, "%s: %s\n", w.Name, w.Missing)
 		}
+		last = w.Missing
 	}
 	fmt.Fprintf(to, "%.0f s in all; load average before: %s.\n", r.Seconds, r.Load)
 }

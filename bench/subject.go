@@ -103,7 +103,7 @@ type house struct {
 
 // newHouse starts the upstream and the load generator below a new temporary directory.
 func newHouse(ctx context.Context, bin string) (*house, error) {
-	dir, err := os.MkdirTemp("", "tb") // short: sockets lie below it
+	dir, err := os.MkdirTemp("", "tbench") // short: sockets lie below it
 	if err != nil {
 		return nil, err
 	}
