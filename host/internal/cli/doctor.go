@@ -38,6 +38,7 @@ var checks = []struct {
 	{"state", checkState},
 	{"sockets", checkSockets},
 	{"broker", checkBroker},
+	{"proxy", checkProxy},
 }
 
 func newDoctorCommand(version string) *cobra.Command {

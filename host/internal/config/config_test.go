@@ -305,7 +305,7 @@ broker.toml:8: dial is host:port: authority "127.1:80": ends in a number but is 
 broker.toml:10: host "0x7f.1": ends in a number but is not a plain IPv4 address
 broker.toml:11: upstream.3.port is 70000, not a port from 1 to 65535
 broker.toml:12: dial is host:port: authority "c.example": port is missing
-broker.toml:15: unknown key "egress.proxi"
+broker.toml:15: unknown key "egress.proxi" (did you mean "egress.proxy"?)
 broker.toml:16: allow_private: "10.1.2.3" is no CIDR prefix, as in 10.1.0.0/16
 broker.toml:16: allow_private: "10.1.2.3/8" has bits beyond its length; write 10.0.0.0/8
 broker.toml:17: egress.ca: path is empty

@@ -1,0 +1,41 @@
+package config
+
+import (
+	"os"
+	"regexp"
+	"testing"
+)
+
+// TestDocs reads every block of TOML in the pages for operators.
+func TestDocs(t *testing.T) {
+	for _, page := range []string{"../../../docs/corporate.md"} {
+		b, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocks := regexp.MustCompile("(?s)```toml\n(.*?)```").FindAllSubmatch(b, -1)
+		if len(blocks) == 0 {
+			t.Errorf("%s has no block", page)
+		}
+		for i, block := range blocks {
+			if _, err := ParseBroker("/etc/torno/broker.toml", block[1]); err != nil {
+				t.Errorf("%s, block %d: %v", page, i+1, err)
+			}
+		}
+	}
+}
+
+func TestProxyKeys(t *testing.T) {
+	c, err := ParseBroker("/etc/torno/broker.toml", []byte("[egress]\nproxy = \"http://p.example:3128\"\nproxy_authorization_file = \"auth\"\nno_proxy = [\"a.example\"]\nnat64 = [\"2001:db8::/96\"]\n"))
+	if err != nil || c.Egress.Proxy != "http://p.example:3128" || c.Egress.ProxyAuthorizationFile != "/etc/torno/auth" || len(c.Egress.NoProxy)+len(c.Egress.NAT64) != 2 {
+		t.Errorf("%+v, %v", c.Egress, err)
+	}
+	for _, bad := range []string{
+		"[egress]\nproxy = \"https://p.example:1\"\n", "[egress]\nproxy = \"http://u:p@p.example:1\"\n", "[egress]\nno_proxy = [\"a\"]\n",
+		"[limits]\nreflections_per_response = 0\n", "[limits]\nunknown = 1\n", "[agents.a]\nminting = \"maybe\"\n",
+	} {
+		if _, err := ParseBroker("broker.toml", []byte(bad)); err == nil {
+			t.Errorf("%q passes", bad)
+		}
+	}
+}
