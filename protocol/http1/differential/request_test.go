@@ -35,6 +35,8 @@ func TestRequests(t *testing.T) {
 		wire, class := newInput(*seed, i, newRequest, mutations)
 		b.checkRequest(class, wire)
 	})
+	written := corpus(t, "testdata/requests.txt")
+	b.each(uint64(len(written)), func(i uint64) { b.checkRequest("corpus", written[i].wire) })
 	b.report()
 	if b.inputs.Load() >= 3000 {
 		for _, m := range framingMutations[1:] {

@@ -45,6 +45,9 @@ func TestResponses(t *testing.T) {
 		b.inputs.Add(1)
 		cases = append(cases, b.responseCases(class, wire, methodOf("GGGH"[i%4]))...)
 	}
+	for _, w := range corpus(t, "testdata/responses.txt") {
+		cases = append(cases, b.responseCases("corpus", w.wire, "GET")...)
+	}
 	b.checkResponses(clients(t), cases)
 	b.report()
 }
