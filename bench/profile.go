@@ -113,8 +113,25 @@ func (s *subject) profile(ctx context.Context, load command, pids []int, paths [
 			return err
 		}
 	}
-	if _, err := s.call(ctx, load); err != nil {
+	split := make([]time.Duration, len(pids))
+	for i, pid := range pids {
+		before, err := cpuOf([]int{pid})
+		if err != nil {
+			return err
+		}
+		split[i] = -before
+	}
+	r, err := s.call(ctx, load)
+	if err != nil {
 		return err
+	}
+	for i, pid := range pids {
+		after, err := cpuOf([]int{pid})
+		if err != nil {
+			return err
+		}
+		split[i] += after
+		fmt.Fprintf(os.Stderr, "\t%s: %.1f µs of CPU time for each of %d\n", filepath.Base(paths[i]), perUnit(split[i], float64(r.Count)), r.Count)
 	}
 	for i, pid := range pids {
 		if err := syscall.Kill(pid, profileStop); err != nil {
