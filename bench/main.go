@@ -30,7 +30,7 @@ func run(args []string) int {
 		signal.Ignore(syscall.SIGINT)
 		err = serveLoad(os.Stdin, os.Stdout)
 	default:
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 		err = bench(ctx, args)
 		stop()
 	}
