@@ -290,12 +290,8 @@ func (x *exchange) finish(up *upstream.Exchange, uploaded <-chan error, clean bo
 		up.Abort()
 		x.st.conn.Close()
 	}
-	var uploadErr error
-	early := time.NewTimer(earlyWait)
-	defer early.Stop()
-	select {
-	case uploadErr = <-uploaded:
-	case <-early.C: // the response is complete, the request is not: the guest should have aborted
+	uploadErr, ended := x.join(uploaded)
+	if !ended { // the response is complete, the request is not: the guest should have aborted
 		x.st.conn.Close()
 		up.Abort()
 		<-uploaded
@@ -307,6 +303,23 @@ func (x *exchange) finish(up *upstream.Exchange, uploaded <-chan error, clean bo
 	}
 	up.Release(true)
 	return true, nil
+}
+
+// join waits for the upload's end, but not long.
+func (x *exchange) join(uploaded <-chan error) (err error, ended bool) {
+	select {
+	case err = <-uploaded:
+		return err, true
+	default:
+	}
+	early := time.NewTimer(earlyWait)
+	defer early.Stop()
+	select {
+	case err = <-uploaded:
+		return err, true
+	case <-early.C:
+		return nil, false
+	}
 }
 
 // fail answers an exchange that was begun and got no response.

@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"bytes"
 	"io"
 
 	"torno.internal/protocol"
@@ -65,6 +66,9 @@ func (r *Reader) Await() error {
 	}
 	return err
 }
+
+// HeadBuffered reports whether a whole head has arrived, so that reading it waits for nothing.
+func (r *Reader) HeadBuffered() bool { return bytes.Contains(r.buf[r.start:r.end], []byte("\r\n\r\n")) }
 
 // Done reports whether the content of the last head was read up to io.EOF, so that the connection may
 // be used for another message.

@@ -12,6 +12,7 @@ import (
 
 	"torno.internal/protocol"
 	"torno.internal/protocol/http1"
+	"torno.internal/protocol/transport"
 )
 
 // deadlineSlack is how far a deadline may lag behind before it is moved, so that not every read and
@@ -39,7 +40,8 @@ type requestWriter interface {
 type conn struct {
 	origin *origin
 	socket *socket
-	rw     net.Conn // TLS over socket, or socket
+	cork   *transport.Corked // between TLS and socket; nil without TLS
+	rw     net.Conn          // TLS over cork, or socket
 	r      responseReader
 	w      requestWriter
 	h2     *h2conn // both of them, where the other side chose HTTP/2; else nil
@@ -51,6 +53,7 @@ type conn struct {
 	one     [1]byte         // what a probe reads into
 	fields  protocol.Fields // room for the fields of one request
 
+	later   error     // what Read met behind bytes that it returned
 	writeBy time.Time // the write deadline that is set
 
 	mu     sync.Mutex
@@ -76,7 +79,8 @@ func newConn(ctx context.Context, o *origin, tcp *net.TCPConn) (*conn, error) {
 	}
 	c := &conn{origin: o, socket: s, rw: s}
 	if o.tls != nil {
-		tc, err := handshake(ctx, s, o.tls)
+		c.cork = &transport.Corked{Conn: s}
+		tc, err := handshake(ctx, c.cork, o.tls)
 		if err != nil {
 			return nil, err
 		}
@@ -105,11 +109,36 @@ func (c *conn) Read(p []byte) (int, error) {
 	if err := c.extendRead(); err != nil {
 		return 0, err
 	}
+	if err := c.later; err != nil {
+		c.later = nil
+		return 0, err
+	}
 	n, err := c.rw.Read(p)
+	for c.cork != nil && n >= maxRecord/2 && err == nil && len(p)-n >= maxRecord { // more has most often arrived
+		var m int
+		m, err = c.readNow(p[n:])
+		n += m
+		if m == 0 {
+			break
+		}
+	}
+	if errors.Is(err, errNothing) {
+		err = nil
+	}
 	if errors.Is(err, io.EOF) && c.socket.eof && c.origin.tls != nil {
 		err = io.ErrUnexpectedEOF
 	}
+	if n > 0 && err != nil {
+		c.later, err = err, nil
+	}
 	return n, err
+}
+
+// readNow reads what has arrived, or returns errNothing.
+func (c *conn) readNow(p []byte) (int, error) {
+	c.socket.probing = true
+	defer func() { c.socket.probing = false }()
+	return c.rw.Read(p)
 }
 
 // Write writes within protocol.IdleTimeout.
@@ -120,8 +149,16 @@ func (c *conn) Write(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	return c.rw.Write(p)
+	if c.cork == nil || len(p) <= maxRecord {
+		return c.rw.Write(p)
+	}
+	c.cork.Cork()
+	n, err := c.rw.Write(p)
+	return n, errors.Join(err, c.cork.Uncork())
 }
+
+// maxRecord is how much content one TLS record holds (RFC 8446 §5.1).
+const maxRecord = 16 << 10 // bytes
 
 func (c *conn) extendRead() error {
 	c.mu.Lock()
@@ -202,9 +239,7 @@ func (c *conn) probe() error {
 	if c.r.Buffered() > 0 {
 		return errUnasked
 	}
-	c.socket.probing = true
-	n, err := c.rw.Read(c.one[:])
-	c.socket.probing = false
+	n, err := c.readNow(c.one[:])
 	switch {
 	case n > 0:
 		return errUnasked

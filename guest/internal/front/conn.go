@@ -13,6 +13,7 @@ import (
 
 	"torno.internal/protocol"
 	"torno.internal/protocol/http1"
+	"torno.internal/protocol/transport"
 )
 
 // A conn is one connection of the workload. One goroutine owns it.
@@ -28,10 +29,12 @@ type conn struct {
 	connect string // the host that CONNECT named, if any
 	port    uint16 // the port that was dialled; 0 on the explicit proxy
 
-	tcp net.Conn // below TLS
-	nc  net.Conn
-	r   *http1.Reader
-	w   *http1.Writer
+	tcp     net.Conn // below TLS
+	sniffed *sniffed // between the two; nil without TLS
+	nc      net.Conn
+	readBy  time.Time // the read deadline that is set; zero: none
+	r       *http1.Reader
+	w       *http1.Writer
 
 	req     protocol.Request // of the exchange under way
 	resp    protocol.Response
@@ -66,7 +69,7 @@ func (c *conn) begin(ctx context.Context, nc net.Conn) error {
 		return fmt.Errorf("port %d waits for a greeting that nobody sends", c.port)
 	}
 	_ = nc.SetDeadline(time.Now().Add(protocol.HeadTimeout))
-	s := &sniffed{Conn: nc, c: c}
+	s := &sniffed{Corked: transport.Corked{Conn: nc}, c: c}
 	if err := s.sniff(); err != nil {
 		return err
 	}
@@ -95,7 +98,7 @@ func (c *conn) beginTLS(ctx context.Context, s *sniffed) error {
 	if err != nil {
 		return err
 	}
-	c.scheme, c.name, c.proxy = "https", name, false
+	c.scheme, c.name, c.proxy, c.sniffed = "https", name, false, s
 	if state.NegotiatedProtocol == "h2" {
 		return newH2Conn(c, t).serve(ctx)
 	}
@@ -138,7 +141,8 @@ func (c *conn) forStream() *conn {
 
 // requests serves one request after another.
 func (c *conn) requests(ctx context.Context, nc net.Conn) error {
-	c.nc, c.r, c.w = nc, http1.NewReader(nc), http1.NewWriter(nc)
+	c.nc, c.readBy = nc, time.Time{}
+	c.renew()
 	var head http1.RequestHead
 	for {
 		if err := c.nextHead(&head); err != nil {
@@ -172,22 +176,48 @@ func (c *conn) nextHead(head *http1.RequestHead) error {
 	c.req, c.resp = protocol.Request{}, protocol.Response{Fields: emptied(c.resp.Fields)}
 	now := time.Now()
 	c.setIdle(now)
-	_ = c.nc.SetReadDeadline(now.Add(shrinkAfter))
+	if c.readBy.Sub(now) < shrinkAfter/2 || c.readBy.Sub(now) > shrinkAfter {
+		_ = c.readUntil(now.Add(shrinkAfter))
+	}
 	err := c.r.Await()
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		c.r, c.w = http1.NewReader(c.nc), http1.NewWriter(c.nc) // their buffers may have grown
-		_ = c.nc.SetReadDeadline(now.Add(keepAliveIdle))
+		c.renew() // their buffers may have grown
+		_ = c.readUntil(now.Add(keepAliveIdle))
 		err = c.r.Await()
 	}
 	c.setIdle(time.Time{})
 	if err != nil {
 		return err
 	}
-	_ = c.nc.SetReadDeadline(time.Now().Add(protocol.HeadTimeout))
+	if c.r.HeadBuffered() {
+		if err := c.r.ReadRequest(head); err != nil {
+			return err
+		}
+		if c.arrived(head) && head.Upgrade == "" {
+			return nil // nothing is read before the next head, which moves the deadline
+		}
+		return c.readUntil(time.Time{})
+	}
+	_ = c.readUntil(time.Now().Add(protocol.HeadTimeout))
 	if err := c.r.ReadRequest(head); err != nil {
 		return err
 	}
-	return c.nc.SetReadDeadline(time.Time{})
+	return c.readUntil(time.Time{})
+}
+
+// readUntil moves the connection's read deadline.
+func (c *conn) readUntil(t time.Time) error {
+	c.readBy = t
+	return c.nc.SetReadDeadline(t)
+}
+
+// renew makes reader and writer anew.
+func (c *conn) renew() {
+	rw := io.ReadWriter(c.nc)
+	if t, ok := c.nc.(*tls.Conn); ok && c.sniffed != nil {
+		rw = &records{Conn: t, below: c.sniffed}
+	}
+	c.r, c.w = http1.NewReader(rw), http1.NewWriter(rw)
 }
 
 // emptied returns the memory of f without what it held, so that an idle connection keeps no head alive.
@@ -228,11 +258,12 @@ func (c *conn) connectTo(ctx context.Context, head *http1.RequestHead) error {
 
 // A sniffed connection gives back the first bytes, which were read to see what the client speaks.
 type sniffed struct {
-	net.Conn
+	transport.Corked
 	c     *conn
 	first [len(h2Preface)]byte
-	have  int // bytes of first that were read
-	given int // and given back
+	have  int  // bytes of first that were read
+	given int  // and given back
+	hasty bool // Read returns errNothing instead of waiting
 }
 
 // sniff reads until it is clear whether the client begins as HTTP/2 does, which most do not with their
@@ -252,6 +283,9 @@ func (s *sniffed) sniff() error {
 
 func (s *sniffed) Read(p []byte) (int, error) {
 	if s.given == s.have {
+		if s.hasty {
+			return s.readNow(p)
+		}
 		return s.Conn.Read(p)
 	}
 	n := copy(p, s.first[s.given:s.have])

@@ -114,9 +114,9 @@ func (c *conn) joinUpload(s *relay.Stream, up *upload) {
 		return
 	}
 	s.Cut()
-	_ = c.nc.SetReadDeadline(time.Unix(1, 0))
+	_ = c.readUntil(time.Unix(1, 0))
 	<-up.done
-	_ = c.nc.SetReadDeadline(time.Time{})
+	_ = c.readUntil(time.Time{})
 }
 
 // finish joins the upload and gives the stream back if both messages have ended, or aborts it.
