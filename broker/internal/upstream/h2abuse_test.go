@@ -1,10 +1,12 @@
 package upstream
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +29,7 @@ func ok(f *h2Fake, id uint32) { f.headers(id, false, ":status", "200") }
 // beforeHead is answered with an error of ReadResponse.
 var beforeHead = []h2Abuse{
 	{"no status", func(f *h2Fake, id uint32) { f.headers(id, true, "server", "x") }, http2.ErrCodeProtocol},
+	{"no status nor end", func(f *h2Fake, id uint32) { f.headers(id, false, "server", "x") }, http2.ErrCodeProtocol},
 	{"status twice", func(f *h2Fake, id uint32) { f.headers(id, true, ":status", "200", ":status", "200") }, http2.ErrCodeProtocol},
 	{"status behind a field", func(f *h2Fake, id uint32) { f.headers(id, true, "server", "x", ":status", "200") }, http2.ErrCodeProtocol},
 	{"status of two digits", func(f *h2Fake, id uint32) { f.headers(id, true, ":status", "20") }, http2.ErrCodeProtocol},
@@ -270,6 +273,39 @@ func TestH2Pending(t *testing.T) {
 		}
 	}
 	t.Error("there is no bound")
+}
+
+// TestH2AnswerWhileWriting sends what was queued while somebody wrote, once they have.
+func TestH2AnswerWhileWriting(t *testing.T) {
+	wire := &h2Wire{}
+	h := newH2(&conn{rw: wire})
+	h.ctl = nil
+	wire.during = func() {
+		wire.during = func() {}
+		if err := h.answer(appendSettingsAck); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := h.write([]byte("frames")); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := wire.sent.String(), "frames"+string(appendSettingsAck(nil)); got != want {
+		t.Errorf("sent %q, want %q", got, want)
+	}
+}
+
+// An h2Wire is a connection on which something happens during each write.
+type h2Wire struct {
+	net.Conn
+	during func()
+	sent   bytes.Buffer
+}
+
+func (w *h2Wire) SetWriteDeadline(time.Time) error { return nil }
+
+func (w *h2Wire) Write(p []byte) (int, error) {
+	w.during()
+	return w.sent.Write(p)
 }
 
 // wantTold checks the code of the GOAWAY. That of a flood may be lost with what the server still sends.

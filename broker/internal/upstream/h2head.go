@@ -19,8 +19,7 @@ type h2Block struct {
 	encoded   int  // bytes so far
 	size      int  // as SETTINGS_MAX_HEADER_LIST_SIZE counts (RFC 9113 §6.5.2)
 	trailer   bool // it stands behind content
-	statused  bool // :status came
-	status    int
+	status    int  // 0 before :status
 	fields    protocol.Fields
 	malformed error
 }
@@ -110,10 +109,9 @@ func isHopField(name string) bool { return name != "host" && protocol.IsConnecti
 
 // addPseudo takes :status, once and before all others (RFC 9113 §8.3.2).
 func (b *h2Block) addPseudo(f hpack.HeaderField) error {
-	if f.Name != ":status" || b.statused || b.trailer || len(b.fields) > 0 {
+	if f.Name != ":status" || b.status != 0 || b.trailer || len(b.fields) > 0 {
 		return h2Bad("pseudo-field other than one :status at the front")
 	}
-	b.statused = true
 	if len(f.Value) != 3 {
 		return h2Bad("status of %d bytes", len(f.Value))
 	}
@@ -141,7 +139,7 @@ func (h *h2conn) finish(b *h2Block) error {
 		h.readable.Signal()
 		return h.endResponse()
 	}
-	if !b.statused {
+	if b.status == 0 {
 		return h2Bad("response without :status")
 	}
 	if b.status < 200 {

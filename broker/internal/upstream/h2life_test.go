@@ -138,6 +138,7 @@ func TestH2Reuse(t *testing.T) {
 		{"go away", func(f *h2Fake) { _ = f.WriteGoAway(1<<31-1, http2.ErrCodeNo, nil) }, 2},
 		{"content", func(f *h2Fake) { _ = f.WriteData(1, false, []byte("x")) }, 2},
 		{"head", func(f *h2Fake) { f.headers(1, true, ":status", "200") }, 2},
+		{"trailers", func(f *h2Fake) { f.headers(1, true, "x-sum", "2") }, 2},
 		{"head to come", func(f *h2Fake) { f.headers(3, true, ":status", "200") }, 2},
 		{"close", func(f *h2Fake) { _ = f.conn.Close() }, 2},
 	} {
@@ -185,6 +186,36 @@ func TestH2Reuse(t *testing.T) {
 				t.Errorf("%d answers to the settings", acks)
 			}
 		})
+	}
+}
+
+// TestH2GoneAway keeps no connection that takes no further request.
+func TestH2GoneAway(t *testing.T) {
+	s := newH2Fake(t, func(f *h2Fake) {
+		_ = f.WriteSettings()
+		id, _, _, _ := f.request()
+		_ = f.WriteGoAway(id, http2.ErrCodeNo, nil)
+		serve(f, id)
+		f.drain()
+	})
+	if res := s.mustDo(t, get("/"), ""); res.Content != "x" {
+		t.Errorf("content %q", res.Content)
+	}
+	if n := s.client.pool.sessions["s1"].places; n != 0 {
+		t.Errorf("%d connections kept", n)
+	}
+}
+
+// TestH2Close waits for those who read.
+func TestH2Close(t *testing.T) {
+	for range 50 {
+		s := newH2Fake(t, func(f *h2Fake) { f.drain() })
+		x := s.begin(t, t.Context())
+		_ = s.client.Close()
+		if x.conn.h2.usable() == nil {
+			t.Fatal("a reader is still there")
+		}
+		x.Release(true)
 	}
 }
 

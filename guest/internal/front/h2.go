@@ -136,7 +136,7 @@ func (h *h2Conn) frame(ctx context.Context, f *h2Frame) error {
 	case h2Headers:
 		return h.onHeaders(ctx, f)
 	case h2Priority:
-		return onPriority(f)
+		return h.onPriority(f)
 	case h2Reset:
 		return h.onReset(f)
 	case h2Settings:

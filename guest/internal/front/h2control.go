@@ -86,14 +86,18 @@ func (h *h2Conn) onPing(f *h2Frame) error {
 }
 
 // onPriority judges PRIORITY frames, which do nothing any more (RFC 9113 §5.3.2).
-func onPriority(f *h2Frame) error {
+func (h *h2Conn) onPriority(f *h2Frame) error {
+	stream := f.stream
+	if stream > h.lastID {
+		stream = 0 // one that is not open yet can't be reset
+	}
 	switch {
 	case f.stream == 0:
 		return connError(h2ProtocolError, "PRIORITY of the connection")
 	case len(f.payload) != h2PriorityFieldsSize:
-		return streamError(f.stream, h2FrameSizeError, "PRIORITY of %d bytes", len(f.payload))
+		return streamError(stream, h2FrameSizeError, "PRIORITY of %d bytes", len(f.payload))
 	case dependency(f.payload) == f.stream:
-		return streamError(f.stream, h2ProtocolError, "depends on itself")
+		return streamError(stream, h2ProtocolError, "PRIORITY of a stream that depends on itself")
 	}
 	return nil
 }

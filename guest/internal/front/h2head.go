@@ -21,11 +21,10 @@ const h2MaxContinuations = 32
 type h2Head struct {
 	http1.RequestHead
 	trailer bool
-	seen    map[string]bool // pseudo-fields so far
-	size    int             // as SETTINGS_MAX_HEADER_LIST_SIZE counts, in bytes
-	large   bool            // more than fits
-	cookie  int             // 1 + where the cookie stands in Fields
-	err     error           // why the section is malformed (RFC 9113 §8.1.1)
+	size    int   // as SETTINGS_MAX_HEADER_LIST_SIZE counts, in bytes
+	large   bool  // more than fits
+	cookie  int   // 1 + where the cookie stands in Fields
+	err     error // why the section is malformed (RFC 9113 §8.1.1)
 }
 
 var (
