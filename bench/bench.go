@@ -68,7 +68,7 @@ func measurementNames() []string {
 // measure takes all figures and prints them.
 func (h *house) measure(ctx context.Context, o options) error {
 	began := time.Now()
-	load, err := os.ReadFile("/proc/loadavg")
+	machine, load, err := surroundings()
 	if err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func (h *house) measure(ctx context.Context, o options) error {
 		}
 	}
 	r := newReport(m)
-	r.Load = strings.Join(strings.Fields(string(load))[:3], " ")
+	r.Machine, r.Load = machine, load
 	if o.only == "" || o.profile != "" {
 		share, err := h.profiles(ctx, p)
 		r.single(auditGoal, share, err)

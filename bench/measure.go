@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Keys of what is measured on every subject. CPU times and latencies are in microseconds, memory in KiB.
+// Keys of what is measured on every subject. Figures are in microseconds and KiB until they are reported.
 const (
 	keySmall32 = "cpu_per_request_32"
 	keySmall1  = "cpu_per_request_1"
@@ -16,8 +16,8 @@ const (
 	keyUp      = "cpu_per_gb_up"
 	keyEvents  = "sse_added_p50"
 	keyJoined  = "sse_joined" // per cent of events that came together with another
-	keyMemory  = "memory_kib"
-	keyIdle    = "idle_connection_kib"
+	keyMemory  = "memory_after_load"
+	keyIdle    = "memory_per_idle_connection"
 )
 
 // figures are the values of every round, by key and subject.

@@ -75,3 +75,14 @@ func TestOwnProcess(t *testing.T) {
 		t.Errorf("%d KiB, %v", kib, err)
 	}
 }
+
+func TestModelName(t *testing.T) {
+	for info, want := range map[string]string{
+		"processor\t: 0\nmodel\t\t: 1\nmodel name\t: Some CPU: fast\n": "Some CPU: fast",
+		"processor\t: 0\n": "unknown processor",
+	} {
+		if got := modelName(info); got != want {
+			t.Errorf("modelName(%q) = %q, want %q", info, got, want)
+		}
+	}
+}

@@ -69,6 +69,7 @@ type report struct {
 	Idle    map[string]int64 `json:"idle_connections"`
 	Seconds float64          `json:"seconds"`
 	Load    string           `json:"load_average_before"` // of /proc/loadavg: who else used the machine
+	Machine string           `json:"machine"`
 }
 
 func newReport(m *meter) *report {
@@ -183,7 +184,8 @@ CPU is user and system time of all of a subject's processes, /proc/PID/stat: ngi
 broker, the guest and what stands between torno run and the guest, without the load generator. Policy, audit
 and scrubbing are on. Ratios are medians of the ratios of one round; the other columns are the machine's.
 RP is httputil.ReverseProxy with 256 idle connections. Added times are over the upstream itself, measured in
-turns. Memory is PSS: broker and guest. Idle connections: %d of nginx, %d of RP, %d of torno, on fresh processes.
+turns; inside a session the load generator pays for its system call filter and network namespace, which counts
+as torno's time. Memory is PSS: broker and guest. Idle connections: %d of nginx, %d of RP, %d of torno, on fresh processes.
 The audit's share is that of its stacks in CPU profiles of broker and guest under 32 connections (samples
 below package audit, hashing and writing included, of all samples of both). Scrubbing is go test -bench of
 package redact on one core, with all windows of 40 secrets.
@@ -205,7 +207,7 @@ func (r *report) write(to io.Writer) {
 		}
 		last = w.Missing
 	}
-	fmt.Fprintf(to, "%.0f s in all; load average before: %s.\n", r.Seconds, r.Load)
+	fmt.Fprintf(to, "%s. %.0f s in all; load average before: %s.\n", r.Machine, r.Seconds, r.Load)
 }
 
 func (w *row) value(name string) string {
