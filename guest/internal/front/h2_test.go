@@ -24,7 +24,7 @@ import (
 
 // h2client returns a client that speaks HTTP/2 alone, without TLS for plain.
 func (h *house) h2client(plain bool) *http.Client {
-	tr := &http2.Transport{
+	tr := &http2.Transport{ //nolint:staticcheck // net/http's speaks HTTP/1.1 as well
 		AllowHTTP:          plain,
 		DisableCompression: true,
 		TLSClientConfig:    h.tlsConfig(""),
@@ -38,7 +38,7 @@ func (h *house) h2client(plain bool) *http.Client {
 			return t, t.HandshakeContext(ctx)
 		},
 	}
-	h.t.Cleanup(tr.CloseIdleConnections)
+	h.t.Cleanup(tr.CloseIdleConnections) //nolint:staticcheck // as above
 	return &http.Client{Transport: tr, Timeout: 20 * time.Second,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }

@@ -28,11 +28,11 @@ import (
 
 // forwardTo returns a broker that forwards over HTTP/2 without TLS to addr, both ways at once.
 func (h *house) forwardTo(addr string) func(*protocol.Request, *bhttp.Reader, *bhttp.Writer, net.Conn) error {
-	tr := &http2.Transport{AllowHTTP: true, DisableCompression: true, DialTLSContext: func(ctx context.Context, _, _ string, _ *tls.Config) (net.Conn, error) {
+	tr := &http2.Transport{AllowHTTP: true, DisableCompression: true, DialTLSContext: func(ctx context.Context, _, _ string, _ *tls.Config) (net.Conn, error) { //nolint:staticcheck // net/http's speaks HTTP/1.1 as well
 		var d net.Dialer
 		return d.DialContext(ctx, "tcp", addr)
 	}}
-	h.t.Cleanup(tr.CloseIdleConnections)
+	h.t.Cleanup(tr.CloseIdleConnections) //nolint:staticcheck // as above
 	return func(req *protocol.Request, r *bhttp.Reader, w *bhttp.Writer, c net.Conn) error {
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
@@ -48,7 +48,7 @@ func (h *house) forwardTo(addr string) func(*protocol.Request, *bhttp.Reader, *b
 				out.Header.Add(l.Name, l.Value)
 			}
 		}
-		resp, err := tr.RoundTrip(out)
+		resp, err := tr.RoundTrip(out) //nolint:staticcheck // as above
 		if err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ package trust
 import (
 	"bytes"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"torno.internal/guest/internal/rootfs"
 )
@@ -39,8 +41,9 @@ var hashed = []string{"/etc/ssl/certs", "/etc/pki/tls/certs"}
 
 // The files that the variables name: the CA alone, and all roots with it.
 const (
-	caFile     = rootfs.Dir + "/ca.pem"
-	bundleFile = rootfs.Dir + "/ca-bundle.pem"
+	bundleDir  = rootfs.Dir
+	caFile     = bundleDir + "/ca.pem"
+	bundleFile = bundleDir + "/ca-bundle.pem"
 )
 
 // variables are for programs that look at no system store. Those that add to a built-in list get the
@@ -55,6 +58,8 @@ var variables = []struct{ name, file string }{
 	{"GIT_SSL_CAINFO", bundleFile},
 	{"AWS_CA_BUNDLE", bundleFile},
 	{"PIP_CERT", bundleFile},
+	{"BUNDLE_SSL_CA_CERT", bundleFile},
+	{"COMPOSER_CAFILE", bundleFile},
 	{"CARGO_HTTP_CAINFO", bundleFile},
 	{"CODEX_CA_CERTIFICATE", bundleFile},
 	{"CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE", bundleFile},
@@ -79,6 +84,9 @@ func Install(ca []byte, log *slog.Logger) (env []string, err error) {
 		return nil, err
 	}
 	if err := rootfs.WriteFile(bundleFile, withCA(systemRoots(), ca)); err != nil {
+		return nil, err
+	}
+	if err := rootfs.WriteFile(javaFile, keyStore(withCA(systemRoots(), ca), time.Now())); err != nil {
 		return nil, err
 	}
 	installStores(cert, ca, log)
@@ -142,6 +150,20 @@ func installStores(cert *x509.Certificate, ca []byte, log *slog.Logger) {
 		}
 		report(path, err)
 	}
+	for _, path := range javaStores {
+		_, err := os.Stat(path)
+		if err == nil {
+			err = rootfs.WriteFile(path, keyStore(withCA(systemRoots(), ca), time.Now()))
+		}
+		report(path, err)
+	}
+	for _, dir := range browserPolicies {
+		err := exists(dir)
+		if err == nil {
+			err = browserPolicy(dir, cert)
+		}
+		report(dir, err)
+	}
 	for _, a := range anchors {
 		err := exists(a.dir)
 		if err == nil {
@@ -181,6 +203,20 @@ func link(dir, name string) error {
 		}
 	}
 	return errors.New("ten certificates have the same hash")
+}
+
+// browserPolicies are where Chromium and its kin look for policies of the machine. They have roots of their own,
+// and read neither the system's bundle nor a variable.
+var browserPolicies = []string{"/etc/chromium", "/etc/opt/chrome", "/etc/opt/edge", "/etc/brave"}
+
+// browserPolicy lets the browser whose configuration is in dir trust the CA (policy CACertificates).
+func browserPolicy(dir string, cert *x509.Certificate) error {
+	managed := filepath.Join(dir, "policies", "managed")
+	if err := os.MkdirAll(managed, 0o755); err != nil {
+		return err
+	}
+	policy := fmt.Sprintf("{\"CACertificates\": [%q]}\n", base64.StdEncoding.EncodeToString(cert.Raw))
+	return rootfs.WriteFile(filepath.Join(managed, "torno-session.json"), []byte(policy))
 }
 
 func exists(dir string) error {

@@ -158,3 +158,28 @@ func TestInstallReadOnly(t *testing.T) {
 		checkInstalled(t, env, old, ca)
 	})
 }
+
+// TestKeyStore has Java's own tool read the store.
+func TestKeyStore(t *testing.T) {
+	keytool, err := exec.LookPath("keytool")
+	if err != nil {
+		t.Skip("needs keytool; try: apt-get install default-jre-headless")
+	}
+	path := filepath.Join(t.TempDir(), "cacerts.jks")
+	bundle := append(newCA(t, pkix.Name{CommonName: "one"}, true), newCA(t, pkix.Name{CommonName: "two"}, true)...)
+	store := keyStore(bundle, time.Now())
+	if err := os.WriteFile(path, store, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(keytool, "-list", "-v", "-keystore", path, "-storepass", javaPassword).CombinedOutput()
+	if err != nil || strings.Count(string(out), "trustedCertEntry") != 2 || !strings.Contains(string(out), "Owner: CN=two") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	store[len(store)/2] ^= 1 // the control
+	if err := os.WriteFile(path, store, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := exec.Command(keytool, "-list", "-keystore", path, "-storepass", javaPassword).Run(); err == nil {
+		t.Error("keytool reads a broken store")
+	}
+}
