@@ -82,6 +82,7 @@ func (x *exchange) send(up *upstream.Exchange, b body, from *guestContent) error
 	if from.err = x.st.r.ReadTrailer(&trailer); from.err != nil {
 		return from.err
 	}
+	x.read = true
 	if x.use != nil {
 		trailer = x.use.StripFields(trailer)
 	}

@@ -28,6 +28,7 @@ type exchange struct {
 	use       *credential.Use // nil: no secret is bound to this origin
 	bare      bool            // this path does not get the credential, but neither the workload's own
 	guarded   *guarded        // nil: no secret is bound to this authority, answers pass as they are
+	read      bool            // the guest's request was read to its end
 	coding    string          // of the answer's content, which is decoded; empty: none, or left as it is
 	id        audit.ID
 	outcome   audit.Outcome
@@ -297,12 +298,17 @@ func (x *exchange) finish(up *upstream.Exchange, uploaded <-chan error, clean bo
 		<-uploaded
 		return false, err
 	}
-	if err != nil || !clean || uploadErr != nil {
+	switch {
+	case err != nil || !clean:
 		x.outcome.Aborted = err != nil
 		return false, err
+	case uploadErr == nil:
+		up.Release(true)
+		return true, nil
+	case x.read: // the guest did all that it had to; what the upstream did not take is its own affair
+		return true, nil
 	}
-	up.Release(true)
-	return true, nil
+	return false, nil
 }
 
 // join waits for the upload's end, but not long.

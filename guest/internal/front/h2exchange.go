@@ -131,8 +131,9 @@ func (st *h2Stream) refuse(head *h2Head, err error, reply *h2Reply) error {
 // finish gives the relay's stream back if both messages have ended, or aborts it. A request that is not over
 // shortly after its response is of no use to anybody.
 func (st *h2Stream) finish(s *relay.Stream, up *upload, err error) error {
+	inTime := up.ended() // as for HTTP/1
 	if err == nil && up.wait(uploadGrace) && (up == nil || up.err == nil) {
-		st.x.release(s, true)
+		st.x.release(s, inTime)
 		return nil
 	}
 	st.join(s, up)

@@ -41,7 +41,7 @@ func (h *house) forwardTo(addr string) func(*protocol.Request, *bhttp.Reader, *b
 			return err
 		}
 		path.Scheme, path.Host = "http", addr
-		body := &content{r: r, cancel: cancel}
+		body := &content{r: r, cancel: cancel, seen: make(chan error, 1)}
 		out := (&http.Request{Method: req.Method, URL: path, Header: http.Header{}, Host: req.Authority, Body: body}).WithContext(ctx)
 		for _, l := range req.Fields {
 			if !strings.HasPrefix(l.Name, "torno-") {
@@ -53,7 +53,10 @@ func (h *house) forwardTo(addr string) func(*protocol.Request, *bhttp.Reader, *b
 			return err
 		}
 		defer resp.Body.Close()
-		return answer(resp, w)
+		if err := answer(resp, w); err != nil {
+			return err
+		}
+		return <-body.seen // the stream's next request, or its end
 	}
 }
 
@@ -61,6 +64,7 @@ func (h *house) forwardTo(addr string) func(*protocol.Request, *bhttp.Reader, *b
 type content struct {
 	r      *bhttp.Reader
 	cancel context.CancelFunc
+	seen   chan error // what watch saw
 }
 
 func (b *content) Read(p []byte) (int, error) {
@@ -81,9 +85,11 @@ func (b *content) Read(p []byte) (int, error) {
 // watch cancels when the stream ends before the response has.
 func (b *content) watch() {
 	go func() {
-		if b.r.Await() != nil {
+		err := b.r.Await()
+		if err != nil {
 			b.cancel()
 		}
+		b.seen <- err
 	}()
 }
 
@@ -102,10 +108,7 @@ func answer(resp *http.Response, w *bhttp.Writer) error {
 	if _, err := bhttp.Copy(w, resp.Body, func(int64) error { return w.Flush() }); err != nil {
 		return err
 	}
-	if err := w.Close(fieldsOf(resp.Trailer)); err != nil {
-		return err
-	}
-	return errors.New("one exchange a stream") // watch is reading
+	return w.Close(fieldsOf(resp.Trailer))
 }
 
 func fieldsOf(h http.Header) (f protocol.Fields) {

@@ -121,8 +121,9 @@ func (c *conn) joinUpload(s *relay.Stream, up *upload) {
 
 // finish joins the upload and gives the stream back if both messages have ended, or aborts it.
 func (c *conn) finish(s *relay.Stream, up *upload, keep bool, err error) (bool, error) {
+	inTime := up.ended() // else the broker, too, had answered before the end, and may be about to close the stream
 	if err == nil && up.wait(uploadGrace) && (up == nil || up.err == nil) {
-		c.release(s, true)
+		c.release(s, inTime)
 		return keep, nil
 	}
 	c.joinUpload(s, up)
