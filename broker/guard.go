@@ -87,7 +87,7 @@ func (g *guarded) prepare(f protocol.Fields) protocol.Fields {
 	return append(f, protocol.Field{Name: "accept-encoding", Value: "identity"})
 }
 
-// fields scrubs one section of a response's fields: cookies are credentials that a workload would keep after
+// scrubFields scrubs one section of a response's fields: cookies are credentials that a workload would keep after
 // the session, so they are removed unless the operator lets them pass.
 func (x *exchange) scrubFields(f protocol.Fields) (protocol.Fields, error) {
 	if !x.s.cookies {

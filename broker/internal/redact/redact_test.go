@@ -86,7 +86,7 @@ func TestSpellings(t *testing.T) {
 	}
 }
 
-// TestMaskKeepsLength looks at what a person sees.
+// TestMask looks at what a person sees.
 func TestMask(t *testing.T) {
 	m := NewMatcher([]Secret{{newSecret("sk-live-" + token).Value, []string{"sk-live-"}}})
 	got := []byte("Bearer sk-live-" + token + ", Bearer " + token[:11] + ".")
