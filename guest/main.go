@@ -41,14 +41,19 @@ func parse(args []string) (boot.Config, error) {
 	if err := flags.Parse(args); err != nil {
 		return boot.Config{}, err
 	}
+	var words boot.Words
 	if *broker == "" {
-		*broker, *run, *debug = boot.CommandLine()
+		words = boot.CommandLine()
+		*broker, *run, *debug = words.Broker, words.Run, words.Debug
+	}
+	if words.Probe {
+		boot.Probe()
 	}
 	level := slog.LevelInfo
 	if *debug {
 		level = slog.LevelDebug
 	}
-	config := boot.Config{Version: version, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))}
+	config := boot.Config{Version: version, Words: words, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))}
 	var err error
 	if strings.TrimSpace(*broker) == "" {
 		return boot.Config{}, fmt.Errorf("no broker: neither -broker nor torno.broker= on the kernel command line")

@@ -10,6 +10,7 @@ import (
 
 	"torno.internal/host/internal/cli"
 	"torno.internal/host/internal/namespace"
+	"torno.internal/host/internal/vmm"
 )
 
 // version is set by the linker.
@@ -24,6 +25,8 @@ func main() {
 			os.Exit(namespace.Enter())
 		case namespace.ProbeCommand:
 			os.Exit(namespace.Probe())
+		case vmm.ExecCommand: // becomes QEMU
+			os.Exit(vmm.Exec(os.Args[2:]))
 		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -27,6 +27,7 @@ import (
 type Config struct {
 	Broker  transport.Addr
 	Run     transport.Addr // zero: no run channel, stdio is the console
+	Words   Words          // of the kernel command line, where it is ours
 	Version string         // of the build, for people
 	Log     *slog.Logger
 }
@@ -70,7 +71,7 @@ func Run(ctx context.Context, c Config) int {
 	exit := g.bootAndRun(ctx, signals)
 	stop()
 	g.waitForServices()
-	if g.ownsKernel() {
+	if g.initial { // the first process of a machine has nowhere to return to
 		powerOff(g.Log)
 	}
 	return exit.Code
@@ -95,7 +96,9 @@ func (g *guest) bootAndRun(ctx context.Context, signals <-chan os.Signal) protoc
 			exit.Hint = hint.Hint
 		}
 		g.Log.Error("boot", "error", err, "hint", exit.Hint)
-		if g.run != nil {
+		if g.run == nil {
+			fmt.Fprintf(os.Stderr, "torno-guest: %s\n", exit.Error) // the last word on the console
+		} else {
 			if err := g.run.SendExit(ctx, exit); err != nil {
 				g.Log.Error("telling the host", "error", err)
 			}

@@ -138,7 +138,7 @@ func TestAttack46NamespaceLeavesTheKernelAlone(t *testing.T) {
 				t.Errorf("step %q needs %v: skipped %v, want %v; log:\n%s", s.name, s.needs, skipped, want, log)
 			}
 		}
-		for _, name := range []string{"mounts", "clock", "sysctls"} {
+		for _, name := range []string{"modules", "root", "clock", "sysctls"} {
 			if !strings.Contains(log, "step="+name) {
 				t.Errorf("step %q is not listed as skipped", name)
 			}
@@ -196,12 +196,13 @@ func TestNotInitialInNamespaces(t *testing.T) {
 }
 
 func TestParseCommandLine(t *testing.T) {
-	broker, run, debug := parseCommandLine("console=ttyS0 torno.broker=vsock://2:618 torno.run=vsock://2:619 quiet torno.debug\n")
-	if broker != "vsock://2:618" || run != "vsock://2:619" || !debug {
-		t.Errorf("got %q, %q, %v", broker, run, debug)
+	got := parseCommandLine("console=ttyS0 torno.broker=vsock://2:618 torno.run=vsock://2:619 quiet torno.debug torno.root torno.scratch\n")
+	want := Words{Broker: "vsock://2:618", Run: "vsock://2:619", Debug: true, Root: true, Scratch: true}
+	if got != want {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if broker, run, debug := parseCommandLine("xtorno.broker=a torno.run"); broker != "" || run != "" || debug {
-		t.Errorf("got %q, %q, %v", broker, run, debug)
+	if got := parseCommandLine("xtorno.broker=a torno.run torno.probes torno.root=yes"); got != (Words{}) {
+		t.Errorf("got %+v", got)
 	}
 }
 

@@ -7,16 +7,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Words of the kernel command line.
+// Words of the kernel command line. A word that is not torno's is not ours to judge.
 const (
-	wordBroker = "torno.broker="
-	wordRun    = "torno.run="
-	wordDebug  = "torno.debug"
+	wordBroker  = "torno.broker="
+	wordRun     = "torno.run="
+	wordRoot    = "torno.root"    // a disk named so holds the root file system, to be read only
+	wordScratch = "torno.scratch" // and one what is written over it
+	wordProbe   = "torno.probe"   // only say that the machine works
+	wordDebug   = "torno.debug"
 )
 
-// CommandLine returns the addresses that the kernel command line gives, empty where it gives none. The
-// first process of a machine finds no /proc yet and mounts it.
-func CommandLine() (broker, run string, debug bool) {
+// Words are what the kernel command line says to us.
+type Words struct {
+	Broker, Run   string // addresses; empty: not given
+	Root, Scratch bool
+	Probe, Debug  bool
+}
+
+// CommandLine reads the kernel command line. The first process of a machine finds no /proc yet and mounts
+// it.
+func CommandLine() Words {
 	const path = "/proc/cmdline"
 	line, err := os.ReadFile(path)
 	if err != nil && os.Getpid() == 1 {
@@ -27,15 +37,17 @@ func CommandLine() (broker, run string, debug bool) {
 	return parseCommandLine(string(line))
 }
 
-func parseCommandLine(line string) (broker, run string, debug bool) {
+func parseCommandLine(line string) Words {
+	var w Words
+	flags := map[string]*bool{wordRoot: &w.Root, wordScratch: &w.Scratch, wordProbe: &w.Probe, wordDebug: &w.Debug}
 	for word := range strings.FieldsSeq(line) {
 		if v, ok := strings.CutPrefix(word, wordBroker); ok {
-			broker = v
+			w.Broker = v
 		} else if v, ok := strings.CutPrefix(word, wordRun); ok {
-			run = v
-		} else if word == wordDebug {
-			debug = true
+			w.Run = v
+		} else if flag := flags[word]; flag != nil {
+			*flag = true
 		}
 	}
-	return broker, run, debug
+	return w
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"net"
 	"os"
 	"strconv"
@@ -42,7 +41,8 @@ type step struct {
 
 // steps is the order of booting. Nothing of the workload's runs before the last one has succeeded.
 var steps = []step{
-	{"mounts", needsInitial, (*guest).mount},
+	{"modules", needsInitial, (*guest).loadModules},
+	{"root", needsInitial, (*guest).enterRoot},
 	{"process 1", needsNothing, (*guest).hide},
 	{"lo", needsNothing, func(*guest, context.Context) error { return capture.Up() }},
 	{"hello", needsNothing, (*guest).sayHello},
@@ -91,34 +91,6 @@ func (g *guest) has(n need) bool {
 		return g.ownsKernel()
 	}
 	return true
-}
-
-// mounts are what a machine of its own lacks at first. In namespaces the host has made them.
-var mounts = []struct {
-	source, target, fstype string
-	flags                  uintptr
-	data                   string
-}{
-	{"proc", "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
-	{"sysfs", "/sys", "sysfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_RDONLY, ""},
-	{"devtmpfs", "/dev", "devtmpfs", unix.MS_NOSUID | unix.MS_NOEXEC, "mode=0755"},
-	{"devpts", "/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620"},
-	{"tmpfs", "/dev/shm", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
-	{"tmpfs", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755"},
-	{"tmpfs", "/tmp", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
-}
-
-func (g *guest) mount(context.Context) error {
-	for _, m := range mounts {
-		if err := os.MkdirAll(m.target, 0o755); err != nil {
-			return err
-		}
-		if err := unix.Mount(m.source, m.target, m.fstype, m.flags, m.data); err != nil && !errors.Is(err, unix.EBUSY) {
-			return fmt.Errorf("%s: %w", m.target, err)
-		}
-		g.Log.Debug("boot: mounted", "target", m.target)
-	}
-	return nil
 }
 
 // hide keeps the guest's memory, descriptors and very existence from the workload's user.
@@ -250,11 +222,4 @@ func (g *guest) listenProxy(ctx context.Context) (net.Listener, error) {
 	}
 	g.proxy = "http://" + l.Addr().String()
 	return l, nil
-}
-
-// powerOff ends the machine. QEMU, told not to reboot, ends on a restart.
-func powerOff(log *slog.Logger) {
-	unix.Sync()
-	err := unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
-	log.Error("power off", "error", err)
 }

@@ -47,43 +47,43 @@ func isExecutable(path string) bool {
 	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0
 }
 
+// A sandbox is what the guest runs in.
+type sandbox interface {
+	Done() <-chan struct{} // closed once nothing of it runs any more
+	Kill()                 // ends it at once
+}
+
+// A start is what starting a sandbox needs to know of the run.
+type start struct {
+	dir     string    // of the run socket
+	console io.Writer // takes what the guest says
+}
+
+// A starter starts the sandbox of a session.
+type starter func(ctx context.Context, s start) (sandbox, error)
+
 // guestRun starts the guest and serves its run channel until the workload has ended.
-func (l *launch) guestRun(ctx context.Context, session control.SessionCreated, req control.SessionRequest, ids namespace.IDs,
-	terminal *run.Terminal, signals <-chan os.Signal) (protocol.Exit, error) {
-	guest, err := l.findGuest()
-	if err != nil {
-		return protocol.Exit{}, err
-	}
-	dir, ln, err := listenRun(ids.Peer())
+func (l *launch) guestRun(ctx context.Context, req control.SessionRequest, begin starter, terminal *run.Terminal, signals <-chan os.Signal) (protocol.Exit, error) {
+	dir, ln, err := listenRun(*req.PeerUID)
 	if err != nil {
 		return protocol.Exit{}, err
 	}
 	defer os.RemoveAll(dir)
 	defer ln.Close()
-	hidden, err := hiddenPaths()
-	if err != nil {
-		return protocol.Exit{}, err
-	}
-	home, _ := os.UserHomeDir() // who has none shows none
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	console := &tailBuffer{limit: 4 << 10}
-	spec := namespace.Spec{
-		Guest: guest, Broker: filepath.Dir(strings.TrimPrefix(session.Broker, "unix://")), Run: dir, Dir: req.Workload.Dir, Mounts: l.mounts, Hidden: hidden, Home: home, IDs: ids, Log: console,
-		Args: []string{"-broker", "unix://" + namespace.BrokerDir + "/b", "-run", "unix://" + namespace.RunDir + "/" + runSocket},
-	}
+	console := &tailBuffer{limit: 16 << 10}
+	s := start{dir, console}
 	if l.debug {
-		spec.Log = io.MultiWriter(console, os.Stderr)
-		spec.Args = append(spec.Args, "-debug")
+		s.console = io.MultiWriter(console, os.Stderr)
 	}
-	p, err := namespace.Start(ctx, spec)
+	p, err := begin(ctx, s)
 	if err != nil {
 		return protocol.Exit{}, err
 	}
 	go func() { <-p.Done(); cancel() }() // a dead guest ends the run channel
-	peer := ids.Peer()
 	exit, err := run.Serve(ctx, run.Config{
-		Listener: ln, Token: protocol.Token(req.RunToken), Peer: &peer,
+		Listener: ln, Token: protocol.Token(req.RunToken), Peer: req.PeerUID,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Terminal: terminal, Signals: signals, Log: l.log,
 	})
 	if errors.Is(err, run.ErrForced) {
@@ -104,6 +104,32 @@ func (l *launch) guestRun(ctx context.Context, session control.SessionCreated, r
 		<-p.Done()
 	}
 	return exit, err
+}
+
+// startNamespace starts the guest in namespaces of this machine's own kernel.
+func (l *launch) startNamespace(ctx context.Context, session control.SessionCreated, dir string, ids namespace.IDs, s start) (sandbox, error) {
+	guest, err := l.findGuest()
+	if err != nil {
+		return nil, err
+	}
+	hidden, err := hiddenPaths()
+	if err != nil {
+		return nil, err
+	}
+	home, _ := os.UserHomeDir() // who has none shows none
+	spec := namespace.Spec{
+		Guest: guest, Broker: filepath.Dir(strings.TrimPrefix(session.Broker, "unix://")), Run: s.dir,
+		Dir: dir, Mounts: l.mounts, Hidden: hidden, Home: home, IDs: ids, Log: s.console,
+		Args: []string{"-broker", "unix://" + namespace.BrokerDir + "/b", "-run", "unix://" + namespace.RunDir + "/" + runSocket},
+	}
+	if l.debug {
+		spec.Args = append(spec.Args, "-debug")
+	}
+	p, err := namespace.Start(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // runSocket is the run socket's name in a directory of its own: the broker removes that of the session

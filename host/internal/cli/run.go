@@ -31,6 +31,7 @@ type launch struct {
 	mounts      []string
 	guest       string
 	debug       bool
+	machine     machine
 	argv        []string
 	log         *slog.Logger
 }
@@ -72,14 +73,15 @@ executed, 127 if it isn't there, 125 if torno itself failed.`,
 	f := cmd.Flags()
 	f.SetInterspersed(false)
 	f.StringVar(&l.agent, "agent", "", "whose secrets and policy (required)")
-	f.StringVar(&l.isolation, "isolation", string(protocol.IsolationNamespace), "what stands between the command and this machine: namespace")
+	f.StringVar(&l.isolation, "isolation", string(protocol.IsolationMicroVM), "what stands between the command and this machine: microvm or namespace")
+	l.machine.flags(f)
 	f.BoolVar(&l.trustConfig, "trust-config", false, "approve torno.toml as it stands now, without asking")
 	f.StringArrayVar(&l.mounts, "mount-ro", nil, "`directory` to show to the command, read-only, at its own path (repeat for more)")
 	f.StringVar(&l.guest, "guest", "", "torno-guest (default: beside torno, or in PATH)")
 	f.BoolVar(&l.debug, "debug", false, "print what the guest logs")
 	_ = f.MarkHidden("debug")
 	_ = cmd.RegisterFlagCompletionFunc("agent", completeAgents)
-	_ = cmd.RegisterFlagCompletionFunc("isolation", cobra.FixedCompletions([]string{string(protocol.IsolationNamespace)}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("isolation", cobra.FixedCompletions([]string{string(protocol.IsolationMicroVM), string(protocol.IsolationNamespace)}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.MarkFlagDirname("mount-ro")
 	return cmd
 }
@@ -91,10 +93,8 @@ func (l *launch) run(cmd *cobra.Command) error {
 		return usageError{&hintError{fmt.Errorf("--agent %q is not an agent's name", l.agent), "torno run --agent NAME -- CMD; a name is " + control.AgentGrammar}}
 	case len(l.argv) == 0:
 		return usageError{&hintError{errors.New("no command"), "torno run --agent " + l.agent + " -- CMD"}}
-	case l.isolation == string(protocol.IsolationMicroVM):
-		return usageError{&hintError{errors.New("--isolation microvm is not in this version"), "--isolation namespace"}}
-	case l.isolation != string(protocol.IsolationNamespace):
-		return usageError{&hintError{fmt.Errorf("--isolation %q is unknown", l.isolation), "--isolation namespace"}}
+	case l.isolation != string(protocol.IsolationMicroVM) && l.isolation != string(protocol.IsolationNamespace):
+		return usageError{&hintError{fmt.Errorf("--isolation %q is unknown", l.isolation), "--isolation microvm or namespace"}}
 	}
 	exit, err := l.launch(cmd)
 	if errors.Is(err, context.Canceled) { // ^C before the workload could have it
@@ -123,11 +123,16 @@ func (l *launch) launch(cmd *cobra.Command) (protocol.Exit, error) {
 	if err != nil {
 		return protocol.Exit{}, err
 	}
-	ids, err := namespace.FindIDs()
+	dir, err := workingDir()
 	if err != nil {
 		return protocol.Exit{}, err
 	}
-	req, terminal, err := l.request(cmd, c, ids.Peer())
+	s, err := l.prepare(cmd.Context(), dir)
+	if err != nil {
+		return protocol.Exit{}, err
+	}
+	defer s.close()
+	req, terminal, err := l.request(cmd, c, dir, s.peer)
 	if err != nil {
 		return protocol.Exit{}, err
 	}
@@ -145,21 +150,50 @@ func (l *launch) launch(cmd *cobra.Command) (protocol.Exit, error) {
 	for _, w := range session.Warnings {
 		fmt.Fprintf(cmd.ErrOrStderr(), "torno: %s\n", config.EscapeControl(w))
 	}
-	return l.guestRun(ctx, session, req, ids, terminal, signals)
+	begin := func(ctx context.Context, at start) (sandbox, error) { return s.begin(ctx, session, at) }
+	return l.guestRun(ctx, req, begin, terminal, signals)
+}
+
+// A prepared sandbox is one that everything is there for, before a session is made for it.
+type prepared struct {
+	peer  uint32 // who will connect to the session's sockets
+	begin func(ctx context.Context, session control.SessionCreated, s start) (sandbox, error)
+	close func()
+}
+
+// prepare gets ready what the isolation needs.
+func (l *launch) prepare(ctx context.Context, dir string) (*prepared, error) {
+	if l.isolation == string(protocol.IsolationNamespace) {
+		ids, err := namespace.FindIDs()
+		if err != nil {
+			return nil, err
+		}
+		return &prepared{ids.Peer(), func(ctx context.Context, session control.SessionCreated, s start) (sandbox, error) {
+			return l.startNamespace(ctx, session, dir, ids, s)
+		}, func() {}}, nil
+	}
+	shown, err := l.shownDirectories(dir)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := l.planVM(ctx, shown)
+	if err != nil {
+		return nil, err
+	}
+	return &prepared{uint32(os.Geteuid()), func(ctx context.Context, session control.SessionCreated, s start) (sandbox, error) {
+		return startVM(ctx, plan, session, s)
+	}, plan.close}, nil
 }
 
 // request says what session to register.
-func (l *launch) request(cmd *cobra.Command, c *client, peer uint32) (control.SessionRequest, *run.Terminal, error) {
-	dir, err := workingDir()
-	if err != nil {
-		return control.SessionRequest{}, nil, err
-	}
+func (l *launch) request(cmd *cobra.Command, c *client, dir string, peer uint32) (control.SessionRequest, *run.Terminal, error) {
 	token := make([]byte, protocol.TokenSize)
 	rand.Read(token)
 	req := control.SessionRequest{
-		Agent: l.agent, Isolation: protocol.IsolationNamespace, RunToken: token, PeerUID: &peer,
+		Agent: l.agent, Isolation: protocol.Isolation(l.isolation), RunToken: token, PeerUID: &peer,
 		Workload: protocol.Workload{Argv: l.argv, Env: workloadEnv(), Dir: dir},
 	}
+	var err error
 	if req.File, err = l.agentFile(cmd, c, dir); err != nil {
 		return req, nil, err
 	}

@@ -105,7 +105,7 @@ const maxReport = 64 << 10 // bytes
 // Start starts the guest and returns once torno-guest runs. It ends when ctx does, when the calling
 // process does, and by Kill. Errors that a person can mend are *Error.
 func Start(ctx context.Context, s Spec) (*Process, error) {
-	dirs, err := s.visible()
+	dirs, err := s.Visible()
 	if err != nil {
 		return nil, err
 	}

@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// visible returns the directories to bind, by their real paths, without those that the guest sees
+// Visible returns the directories to bind, by their real paths, without those that the guest sees
 // anyway. It refuses those that would show more than meant.
-func (s Spec) visible() ([]string, error) {
+func (s Spec) Visible() ([]string, error) {
 	var dirs []string
 	for i, d := range append([]string{s.Dir}, s.Mounts...) {
 		if d == "" && i == 0 {
