@@ -47,8 +47,11 @@ type Broker struct {
 	mu      sync.Mutex
 	live    map[string]*live // by session id
 	closing bool
-	wg      sync.WaitGroup // one per live session
-	touched time.Time      // last control request or session end
+	wg      sync.WaitGroup         // one per live session
+	touched time.Time              // last control request or session end
+	proofs  map[string][]time.Time // by agent: when memory was searched in the last minute
+
+	proving sync.Mutex // held while memory is searched
 }
 
 // Open opens the state in cfg.StateDir, or makes it. A *store.BusyError means that another broker has it
@@ -57,7 +60,7 @@ func Open(cfg Config) (*Broker, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	b := &Broker{cfg: cfg, log: cfg.Log, live: map[string]*live{}, started: time.Now(), touched: time.Now()}
+	b := &Broker{cfg: cfg, log: cfg.Log, live: map[string]*live{}, proofs: map[string][]time.Time{}, started: time.Now(), touched: time.Now()}
 	uc, err := upstream.ReadConfig(cfg.Operator)
 	if err != nil {
 		return nil, err
@@ -99,6 +102,7 @@ func (b *Broker) Serve(ctx context.Context) error {
 		Handler:           b.touching(b.handler()),
 		ReadHeaderTimeout: 10 * time.Second,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ConnContext:       ctlserver.WithConn,
 		ErrorLog:          slog.NewLogLogger(b.log.Handler(), slog.LevelWarn),
 	}
 	served := make(chan error, 1)

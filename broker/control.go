@@ -32,6 +32,7 @@ func (b *Broker) handler() http.Handler {
 	mux.Handle("DELETE "+control.PathSession+"{id}", ctlserver.Get(b.log, b.revokeSession))
 	mux.Handle("POST "+control.PathSession+"{id}/end", ctlserver.Get(b.log, b.endSession))
 	mux.Handle("POST "+control.PathSession+"{id}/resume", ctlserver.Get(b.log, b.unsuspendSession))
+	mux.Handle("POST "+control.PathSession+"{id}/prove", ctlserver.Get(b.log, b.prove))
 	mux.Handle("POST "+control.PathPolicyCheck, ctlserver.Handle(b.log, b.checkPolicy))
 	mux.Handle("GET "+control.PathAudit, http.HandlerFunc(b.tailAudit))
 	mux.Handle("POST "+control.PathAuditVerify, ctlserver.Get(b.log, b.verifyAudit))

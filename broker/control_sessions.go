@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"torno.internal/broker/internal/audit"
+	ctlserver "torno.internal/broker/internal/control"
 	"torno.internal/broker/internal/policy"
 	"torno.internal/broker/internal/session"
 	"torno.internal/broker/internal/store"
@@ -41,7 +42,7 @@ func (b *Broker) trust(_ context.Context, f control.TrustedFile) (control.Truste
 }
 
 // createSession registers one run of an agent and opens its socket.
-func (b *Broker) createSession(_ context.Context, req control.SessionRequest) (control.SessionCreated, error) {
+func (b *Broker) createSession(ctx context.Context, req control.SessionRequest) (control.SessionCreated, error) {
 	if err := checkWorkload(&req.Workload); err != nil {
 		return control.SessionCreated{}, err
 	}
@@ -67,6 +68,9 @@ func (b *Broker) createSession(_ context.Context, req control.SessionRequest) (c
 	s, err := b.start(record, p)
 	if err != nil {
 		return control.SessionCreated{}, errors.Join(err, record.End())
+	}
+	if c := ctlserver.ConnOf(ctx); c != nil {
+		s.owner.Store(c.PID)
 	}
 	b.record(&control.Meta{Agent: s.agent, Name: s.id}, "session_created")
 	s.log.Info("session created", "isolation", string(req.Isolation))

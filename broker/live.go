@@ -40,8 +40,9 @@ type live struct {
 	paths  map[string]policy.Paths // by secret: which requests to its audience get it
 	guards guards
 
-	cookies   bool        // Set-Cookie passes
-	suspended atomic.Bool // answers repeated secrets; a person must let the session go on
+	owner     atomic.Int32 // the process that registered the session; 0: an earlier broker knew
+	cookies   bool         // Set-Cookie passes
+	suspended atomic.Bool  // answers repeated secrets; a person must let the session go on
 
 	ctx    context.Context // ends when the session is no longer served; it is the session's lifetime
 	cancel context.CancelFunc

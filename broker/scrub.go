@@ -53,8 +53,10 @@ func (s *live) suspend(r *audit.Record) {
 	if err := s.record.Suspend(true); err != nil {
 		s.log.Error("storing that the session is suspended", "err", err)
 	}
-	s.log.Warn("answers repeat secrets too often, the session is suspended", "authority", r.Authority)
-	r.Event, r.Reason = "reflection", protocol.ReasonReflection.String()
+	if r.Event == "" {
+		r.Event, r.Reason = "reflection", protocol.ReasonReflection.String()
+	}
+	s.log.Warn("the session is suspended", "why", r.Event, "authority", r.Authority)
 	if err := s.b.audit.Event(r); err != nil {
 		s.log.Error("recording an event", "event", r.Event, "err", err)
 	}

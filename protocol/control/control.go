@@ -18,7 +18,7 @@ const (
 	PathNextVersion = "/v1/secrets/next" // GET ?agent=&name= → NextVersion
 	PathTrust       = "/v1/trust"        // GET ?agent= → TrustedFile; PUT TrustedFile
 	PathSessions    = "/v1/sessions"     // GET → []SessionInfo; POST SessionRequest → SessionCreated
-	PathSession     = "/v1/sessions/"    // + id: GET → SessionInfo; DELETE revokes → SessionInfo; POST …/end ends, …/resume lets a suspended one go on → SessionInfo
+	PathSession     = "/v1/sessions/"    // + id: GET → SessionInfo; DELETE revokes → SessionInfo; POST …/end ends, …/resume lets a suspended one go on → SessionInfo; POST …/prove with a memfd → Proof
 	PathPolicyCheck = "/v1/policy/check" // POST PolicyCheck → PolicyVerdict
 	PathAudit       = "/v1/audit"        // GET ?follow=1&last=N → one JSON audit record a line
 	PathAuditVerify = "/v1/audit/verify" // POST → AuditVerdict
@@ -283,6 +283,33 @@ type SessionInfo struct {
 	Streams   int                `json:"streams"` // open now
 	Last      string             `json:"last,omitempty"`
 }
+
+// A Proof is what searching a machine's memory for the secrets of its session found, in totals. It does not
+// say which was found nor where, and of how many only whether: otherwise who can show the broker a memory
+// of their own making could ask it about secrets.
+type Proof struct {
+	Outcome   ProofOutcome `json:"outcome"`
+	Secrets   int          `json:"secrets"`           // searched for
+	Weak      int          `json:"weak,omitempty"`    // not, being too short for the guarantee
+	Exposed   int          `json:"exposed,omitempty"` // not, being meant to be inside
+	Encodings int          `json:"encodings"`
+	Windows   int          `json:"windows"` // runs of the length that counts, in all encodings without escapes
+	Size      int64        `json:"size"`    // bytes of memory
+	Present   int64        `json:"present"` // of them, bytes that the machine has touched; the others are holes
+	Zero      int64        `json:"zero"`    // of them, bytes in pages of zeros
+	Control   bool         `json:"control"` // what is in every guest's memory was found in the same pass
+	Seconds   float64      `json:"seconds"`
+}
+
+// A ProofOutcome says what a Proof proves.
+type ProofOutcome string
+
+// The outcomes.
+const (
+	ProofClean     ProofOutcome = "clean"      // no run of any secret, and the control was found
+	ProofLeak      ProofOutcome = "leak"       // some run of some secret; the session is suspended
+	ProofNoControl ProofOutcome = "no_control" // not even the control: nothing is proved
+)
 
 // A SecretUse names one secret version that a session uses.
 type SecretUse struct {

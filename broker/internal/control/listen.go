@@ -97,8 +97,9 @@ func (l *ownListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if uid, ok := transport.PeerUID(c); ok && (uid == 0 || int(uid) == os.Geteuid()) {
-			return c, nil
+		u, isUnix := c.(*net.UnixConn)
+		if uid, ok := transport.PeerUID(c); isUnix && ok && (uid == 0 || int(uid) == os.Geteuid()) {
+			return newConn(u), nil
 		}
 		c.Close()
 	}

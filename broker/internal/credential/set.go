@@ -242,3 +242,15 @@ func names(uses []*Use) string {
 func refuse(reason protocol.Reason, format string, args ...any) error {
 	return protocol.Refuse(reason, fmt.Errorf(format, args...))
 }
+
+// Proxied returns the secrets that no workload may hold, and how many others it may. The values are s's own.
+func (s *Set) Proxied() (proxied []Secret, exposed int) {
+	for _, sec := range s.secrets {
+		if sec.Meta.Expose != control.ExposeNone {
+			exposed++
+			continue
+		}
+		proxied = append(proxied, sec)
+	}
+	return proxied, exposed
+}

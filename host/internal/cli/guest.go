@@ -57,13 +57,14 @@ type sandbox interface {
 type start struct {
 	dir     string    // of the run socket
 	console io.Writer // takes what the guest says
+	prover  *prover   // searches its memory; nil: nobody asked
 }
 
 // A starter starts the sandbox of a session.
 type starter func(ctx context.Context, s start) (sandbox, error)
 
 // guestRun starts the guest and serves its run channel until the workload has ended.
-func (l *launch) guestRun(ctx context.Context, req control.SessionRequest, begin starter, terminal *run.Terminal, signals <-chan os.Signal) (protocol.Exit, error) {
+func (l *launch) guestRun(ctx context.Context, req control.SessionRequest, begin starter, prover *prover, terminal *run.Terminal, signals <-chan os.Signal) (protocol.Exit, error) {
 	dir, ln, err := listenRun(*req.PeerUID)
 	if err != nil {
 		return protocol.Exit{}, err
@@ -73,7 +74,7 @@ func (l *launch) guestRun(ctx context.Context, req control.SessionRequest, begin
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	console := &tailBuffer{limit: 16 << 10}
-	s := start{dir, console}
+	s := start{dir, console, prover}
 	if l.debug {
 		s.console = io.MultiWriter(console, os.Stderr)
 	}
@@ -82,9 +83,13 @@ func (l *launch) guestRun(ctx context.Context, req control.SessionRequest, begin
 		return protocol.Exit{}, err
 	}
 	go func() { <-p.Done(); cancel() }() // a dead guest ends the run channel
+	ended := func() {}
+	if prover != nil {
+		ended = func() { prover.last(ctx) }
+	}
 	exit, err := run.Serve(ctx, run.Config{
 		Listener: ln, Token: protocol.Token(req.RunToken), Peer: req.PeerUID,
-		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Terminal: terminal, Signals: signals, Log: l.log,
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Terminal: terminal, Signals: signals, Ended: ended, Log: l.log,
 	})
 	if errors.Is(err, run.ErrForced) {
 		p.Kill()

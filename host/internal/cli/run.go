@@ -32,6 +32,8 @@ type launch struct {
 	guest       string
 	debug       bool
 	machine     machine
+	prove       bool
+	proofFile   string
 	argv        []string
 	log         *slog.Logger
 }
@@ -75,6 +77,8 @@ executed, 127 if it isn't there, 125 if torno itself failed.`,
 	f.StringVar(&l.agent, "agent", "", "whose secrets and policy (required)")
 	f.StringVar(&l.isolation, "isolation", string(protocol.IsolationMicroVM), "what stands between the command and this machine: microvm or namespace")
 	l.machine.flags(f)
+	f.BoolVar(&l.prove, "prove", false, "search all of the VM's memory for the secrets, while the command runs and at the end")
+	f.StringVar(&l.proofFile, "proof-file", "", "`file` for the results of --prove as JSON; implies it")
 	f.BoolVar(&l.trustConfig, "trust-config", false, "approve torno.toml as it stands now, without asking")
 	f.StringArrayVar(&l.mounts, "mount-ro", nil, "`directory` to show to the command, read-only, at its own path (repeat for more)")
 	f.StringVar(&l.guest, "guest", "", "torno-guest (default: beside torno, or in PATH)")
@@ -95,6 +99,8 @@ func (l *launch) run(cmd *cobra.Command) error {
 		return usageError{&hintError{errors.New("no command"), "torno run --agent " + l.agent + " -- CMD"}}
 	case l.isolation != string(protocol.IsolationMicroVM) && l.isolation != string(protocol.IsolationNamespace):
 		return usageError{&hintError{fmt.Errorf("--isolation %q is unknown", l.isolation), "--isolation microvm or namespace"}}
+	case l.isolation != string(protocol.IsolationMicroVM) && (l.prove || l.proofFile != ""):
+		return usageError{&hintError{errors.New("--prove needs a machine with memory of its own"), "--isolation microvm"}}
 	}
 	exit, err := l.launch(cmd)
 	if errors.Is(err, context.Canceled) { // ^C before the workload could have it
@@ -151,7 +157,15 @@ func (l *launch) launch(cmd *cobra.Command) (protocol.Exit, error) {
 		fmt.Fprintf(cmd.ErrOrStderr(), "torno: %s\n", config.EscapeControl(w))
 	}
 	begin := func(ctx context.Context, at start) (sandbox, error) { return s.begin(ctx, session, at) }
-	return l.guestRun(ctx, req, begin, terminal, signals)
+	var p *prover
+	if l.prove || l.proofFile != "" {
+		p = &prover{c: c, session: session.ID, file: l.proofFile}
+	}
+	exit, err := l.guestRun(ctx, req, begin, p, terminal, signals)
+	if p != nil {
+		err = errors.Join(err, p.report(cmd.ErrOrStderr()))
+	}
+	return exit, err
 }
 
 // A prepared sandbox is one that everything is there for, before a session is made for it.

@@ -260,6 +260,9 @@ func startVM(ctx context.Context, p *vmPlan, session control.SessionCreated, s s
 	if err != nil {
 		return nil, err
 	}
+	if s.prover != nil {
+		s.prover.watch(ctx, vm)
+	}
 	return vm, nil
 }
 

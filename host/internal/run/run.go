@@ -39,6 +39,7 @@ type Config struct {
 	Stderr   *os.File         // and errors
 	Terminal *Terminal        // nil: no terminal. Made raw when the workload starts
 	Signals  <-chan os.Signal // what the person does to us: those in Signals
+	Ended    func()           // called once the guest has told how the workload ended, while it waits for the answer; may be nil
 	Log      *slog.Logger
 }
 

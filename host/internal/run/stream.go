@@ -274,6 +274,9 @@ func (s *server) exit(st *stream) error {
 	if err := st.r.ReadTrailer(&trailer); err != nil {
 		return err
 	}
+	if s.Ended != nil {
+		s.Ended()
+	}
 	err = st.answer(200, nil)
 	tell(s.exited, exit)
 	return err
