@@ -11,7 +11,7 @@ FUZZTIME    ?= 10s
 CACHE       := $(CURDIR)/.cache
 GOLANGCI     = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.7.2
 
-.PHONY: help build demo test test-clients bench fuzz lint race notice clean deps client-deps
+.PHONY: help build demo images test test-vm test-clients bench fuzz lint race notice clean deps client-deps
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,14 +26,20 @@ deps: ## install what the demo and the tests need (apt, root or sudo), or say wh
 client-deps: deps ## install the real clients that the tests drive, under .cache
 	@.ci/client-deps $(CACHE)
 
+images: deps build ## get the VM's kernel and build its base image, where they are not there
+	@bin/torno image build --if-missing
+
 demo: deps build ## show the main job on this machine, end to end
 	@bin/torno demo
 
-test: deps client-deps build ## run every test: unit, fuzz (bounded), scripts, attacks, real clients
+test: deps client-deps images ## run every test: unit, fuzz (bounded), scripts, attacks, real clients, VMs
 	$(GO) vet ./...
 	$(GO) test -timeout 15m ./...
 	@$(MAKE) --no-print-directory fuzz
 	$(GO) run ./.ci/notice -check
+
+test-vm: client-deps images ## boot real VMs: missions, attacks from inside, the search of their memory
+	$(GO) test -count=1 -timeout 15m -run 'TestVM' -v ./host
 
 test-clients: client-deps build ## run the real clients alone (curl, git, Python, Node, claude)
 	$(GO) test -count=1 -timeout 15m -run 'TestClient' -v ./host

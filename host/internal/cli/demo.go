@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,13 +16,16 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"torno.internal/protocol"
+	"torno.internal/protocol/control"
 )
 
 // demoHost is the host that the demo's upstream stands in for.
 const demoHost = "api.anthropic.com"
 
-// demoPython is the interpreter of the agent's program: the distribution's own, since the namespace
-// holds no home directory.
+// demoPython is the interpreter of the agent's program: the distribution's own, in the VM's image and in
+// namespaces, which hold no home directory.
 const demoPython = "/usr/bin/python3"
 
 const demoAgentFile = `name = "demo-agent"
@@ -60,25 +64,28 @@ except OSError as e:
 
 func newDemoCommand() *cobra.Command {
 	var keep bool
+	isolation := string(protocol.IsolationMicroVM)
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Show the main job on this machine, end to end",
 		Long: `Show the main job on this machine, end to end.
 
-demo starts a broker with a temporary state directory, sets a key, runs a
-program that has no key in Linux namespaces of its own, and lets it call an
-HTTPS API. The API is a real HTTPS server on loopback that answers only whether
-the right key arrived. Nothing of yours is touched and nothing leaves the
-machine.
+demo starts a broker with a temporary state directory, sets a key, boots a
+microVM, runs a program there that has no key, and lets it call an HTTPS API. The
+API is a real HTTPS server on loopback that answers only whether the right key
+arrived. At the end all of the VM's memory is searched for the key. Nothing of
+yours is touched. The first time it gets a kernel and an image for the VM, from
+Debian; otherwise nothing leaves the machine.
 
 Each step says what was tried and what came of it; the last line is the verdict,
 and the exit status agrees with it.`,
 		Example: "  torno demo\n  torno demo --keep    # leave the directory, to look around",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runDemo(cmd.Context(), cmd.OutOrStdout(), keep)
+			return runDemo(cmd.Context(), cmd.OutOrStdout(), protocol.Isolation(isolation), keep)
 		},
 	}
+	cmd.Flags().StringVar(&isolation, "isolation", isolation, "where the program runs: microvm or namespace")
 	cmd.Flags().BoolVar(&keep, "keep", false, "leave the demo's directory behind")
 	return cmd
 }
@@ -90,19 +97,24 @@ type demo struct {
 	self     string
 	key      string
 	upstream *demoUpstream
+	where    protocol.Isolation
 	failed   int
 	started  time.Time
 }
 
-func runDemo(ctx context.Context, out io.Writer, keep bool) error {
-	if err := exec.Command(demoPython, "-c", "import requests").Run(); err != nil {
+func runDemo(ctx context.Context, out io.Writer, where protocol.Isolation, keep bool) error {
+	if where == protocol.IsolationMicroVM {
+		if err := ensureImages(ctx); err != nil {
+			return err
+		}
+	} else if err := exec.Command(demoPython, "-c", "import requests").Run(); err != nil {
 		return fmt.Errorf("the demo's agent needs %s with requests: %w", demoPython, err)
 	}
 	random := make([]byte, 24)
 	if _, err := rand.Read(random); err != nil {
 		return err
 	}
-	d := &demo{out: out, key: "sk-ant-demo-" + hex.EncodeToString(random), started: time.Now()}
+	d := &demo{out: out, where: where, key: "sk-ant-demo-" + hex.EncodeToString(random), started: time.Now()}
 	var err error
 	if d.self, err = os.Executable(); err != nil {
 		return err
@@ -203,9 +215,18 @@ func (d *demo) show(ctx context.Context) error {
 		return fmt.Errorf("setting the key: %w\n%s", err, out)
 	}
 
-	fmt.Fprintln(d.out, "\nA program without a key runs in namespaces of its own, with no network device but lo:")
-	d.command("torno run --agent demo-agent --isolation namespace -- python3 agent.py")
-	run := d.torno(ctx, "run", "--agent", "demo-agent", "--isolation", "namespace", "--trust-config", "--", demoPython, "agent.py")
+	proofFile := filepath.Join(d.dir, "proof.json")
+	said, args := "in a microVM, with no network card", []string{"run", "--agent", "demo-agent", "--prove"}
+	if d.where == protocol.IsolationNamespace {
+		said, args = "in namespaces of its own, with no network device but lo", []string{"run", "--agent", "demo-agent", "--isolation", "namespace"}
+	}
+	fmt.Fprintf(d.out, "\nA program without a key runs %s:\n", said)
+	d.command("torno " + strings.Join(args, " ") + " -- python3 agent.py")
+	args = append(args, "--trust-config")
+	if d.where == protocol.IsolationMicroVM {
+		args = append(args, "--proof-file", proofFile)
+	}
+	run := d.torno(ctx, append(args, "--", demoPython, "agent.py")...)
 	var stderr bytes.Buffer
 	run.Stderr = &stderr
 	out, err := run.Output()
@@ -231,7 +252,27 @@ func (d *demo) show(ctx context.Context) error {
 			d.step("the audit verifies", err == nil, "")
 		}
 	}
+	if d.where == protocol.IsolationMicroVM {
+		d.showProof(proofFile)
+	}
 	return d.verdict()
+}
+
+// showProof tells what the search of the VM's memory found.
+func (d *demo) showProof(file string) {
+	fmt.Fprintln(d.out, "\nAll of the VM's memory was searched while its program had just ended:")
+	var proofs []control.Proof
+	b, err := os.ReadFile(file)
+	if err == nil {
+		err = json.Unmarshal(b, &proofs)
+	}
+	if err != nil || len(proofs) == 0 {
+		d.step("the memory was searched", false, fmt.Sprint(err))
+		return
+	}
+	p := proofs[len(proofs)-1]
+	d.step("what must be there is found", p.Control, fmt.Sprintf("%s of %s in use, all of it in %.2f s", mebibytes(p.Present), mebibytes(p.Size), p.Seconds))
+	d.step("the key is nowhere in it", p.Outcome == control.ProofClean, fmt.Sprintf("no run of it in any of %d encodings (%d windows)", p.Encodings, p.Windows))
 }
 
 func (d *demo) command(line string) { fmt.Fprintf(d.out, "  $ %s\n", line) }

@@ -19,6 +19,7 @@ import (
 	"torno.internal/host/internal/config"
 	"torno.internal/host/internal/namespace"
 	"torno.internal/host/internal/run"
+	"torno.internal/host/internal/vmm"
 	"torno.internal/protocol"
 	"torno.internal/protocol/control"
 )
@@ -41,18 +42,22 @@ type launch struct {
 func newRunCommand() *cobra.Command {
 	l := launch{}
 	cmd := &cobra.Command{
-		Use:   "run --agent NAME [--isolation namespace] -- CMD…",
+		Use:   "run --agent NAME [flags] -- CMD…",
 		Short: "Run a command with an agent's credentials out of its reach",
 		Long: `Run a command with an agent's credentials out of its reach.
 
-The command runs in namespaces of its own, as user "agent", with no network
-device but lo. Everything that it dials is captured and sent by the broker,
-which adds the credential where one is bound to the host. The command needs no
-key, no proxy setting and no change.
+The command runs in a microVM without a network card, as user "agent". Everything
+that it dials is captured and sent by the broker, which adds the credential where
+one is bound to the host. The command needs no key, no proxy setting and no
+change.
 
-It sees the programs of this machine and the working directory, both read-only,
-and a home directory of its own that is gone afterwards. --mount-ro shows it
-more. Home directories, torno's state and other processes are not there.
+It sees the image's programs (--image; torno image build), the working directory
+and what --mount-ro names, both read-only, and writes to a disk of its own that is
+gone afterwards. The VM needs no privilege: QEMU runs it by KVM where that works,
+and otherwise emulates it. --prove has all of its memory searched for the secrets.
+
+With --isolation namespace the command runs in Linux namespaces instead, on this
+machine's own kernel and with its programs: weaker, and at full speed everywhere.
 
 If the working directory has a torno.toml, it must be trusted ("torno trust"):
 on a terminal torno shows it and asks. Without one all of the agent's secrets
@@ -63,7 +68,8 @@ On a terminal the command gets one; ~. after Enter ends it. Otherwise the first
 
 Exit status: the command's own, 128+n if signal n ended it, 126 if it can't be
 executed, 127 if it isn't there, 125 if torno itself failed.`,
-		Example: `  torno run --agent my-agent --isolation namespace -- python3 agent.py
+		Example: `  torno run --agent my-agent -- python3 agent.py
+  torno run --agent my-agent --prove --memory 4G --cpus 2 -- bash
   torno run --agent my-agent --isolation namespace --mount-ro ~/tools -- bash`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -85,6 +91,8 @@ executed, 127 if it isn't there, 125 if torno itself failed.`,
 	f.BoolVar(&l.debug, "debug", false, "print what the guest logs")
 	_ = f.MarkHidden("debug")
 	_ = cmd.RegisterFlagCompletionFunc("agent", completeAgents)
+	_ = cmd.RegisterFlagCompletionFunc("image", completeImages)
+	_ = cmd.RegisterFlagCompletionFunc("machine", cobra.FixedCompletions([]string{string(vmm.MicroVM), string(vmm.Q35)}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("isolation", cobra.FixedCompletions([]string{string(protocol.IsolationMicroVM), string(protocol.IsolationNamespace)}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.MarkFlagDirname("mount-ro")
 	return cmd

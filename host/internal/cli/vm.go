@@ -198,6 +198,22 @@ func openImage(ctx context.Context, store rootfs.Store, name string) (*rootfs.Im
 	return image, nil
 }
 
+// ensureImages gets what the VMs of this machine boot from, where it is not there.
+func ensureImages(ctx context.Context) error {
+	place, err := rootfs.Place()
+	if err != nil {
+		return err
+	}
+	if _, err := vmm.FindQEMU(); err != nil {
+		return err
+	}
+	if _, err := new(launch).findKernel(ctx, place); err != nil {
+		return err
+	}
+	_, err = openImage(ctx, rootfs.Store{Dir: place}, rootfs.Base)
+	return err
+}
+
 // initrd returns the initial file system: the guest as init, the drivers, and where directories go.
 func (l *launch) initrd(k *kernel.Kernel, shown []string) ([]byte, error) {
 	path, err := l.findGuest()
