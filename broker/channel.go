@@ -9,10 +9,12 @@ import (
 	"time"
 
 	"torno.internal/protocol"
+	"torno.internal/protocol/control"
 )
 
-// clockInterval is how often a guest is told the host's time.
-const clockInterval = 5 * time.Minute
+// clockInterval is how often a guest is told the host's time: it may have been paused, or restored from a
+// snapshot, without knowing.
+const clockInterval = 10 * time.Second
 
 // channel serves one channel request: hello on hello streams, everything else on channel streams. A
 // forward stream never comes here, whatever scheme its requests carry.
@@ -106,7 +108,32 @@ func (s *live) hello(req protocol.HelloRequest) (protocol.HelloResponse, error) 
 		Workload:  s.record.Workload(),
 		RunToken:  s.record.RunToken(),
 		Capture:   protocol.Capture{},
+		Status:    s.status(),
 	}, nil
+}
+
+// status is what the workload may know of its session: all of it is what it could find out by trying.
+func (s *live) status() json.RawMessage {
+	type use struct {
+		Name     string   `json:"name"`
+		Audience []string `json:"audience,omitempty"`
+		Expose   string   `json:"expose,omitempty"`
+	}
+	file := s.record.Policy()
+	status := struct {
+		Agent   string         `json:"agent"`
+		Session string         `json:"session"`
+		Secrets []use          `json:"secrets"`
+		Egress  control.Egress `json:"egress"`
+	}{s.agent, s.id, []use{}, file.Egress}
+	for _, m := range s.secrets().Metas() {
+		status.Secrets = append(status.Secrets, use{m.Name, m.Audience, string(m.Expose)})
+	}
+	b, err := json.Marshal(status)
+	if err != nil {
+		s.log.Error("describing the session to its workload", "err", err)
+	}
+	return b
 }
 
 // leaf signs one leaf certificate with the session's CA.

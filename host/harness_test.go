@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -182,10 +183,25 @@ func (h *house) secrets() {
 		"DATABASE_URL=postgresql://app@db/app")
 }
 
-// run runs command as agent my-agent in namespaces and returns how it ended.
+// isolation says where commands run: in VMs for the tests below TestVM, else in namespaces.
+func (h *house) isolation() string {
+	if strings.HasPrefix(h.t.Name(), "TestVM") {
+		return "microvm"
+	}
+	return "namespace"
+}
+
+// run runs command as agent my-agent and returns how it ended.
 func (h *house) run(command ...string) result {
 	h.t.Helper()
-	return h.torno(append([]string{"run", "--agent", "my-agent", "--isolation", "namespace", "--trust-config", "--"}, command...)...)
+	return h.runWith(nil, command...)
+}
+
+// runWith is run with more flags.
+func (h *house) runWith(flags []string, command ...string) result {
+	h.t.Helper()
+	args := slices.Concat([]string{"run", "--agent", "my-agent", "--isolation", h.isolation(), "--trust-config"}, flags, []string{"--"}, command)
+	return h.torno(args...)
 }
 
 // sh runs a shell script in the guest.

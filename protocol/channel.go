@@ -1,6 +1,9 @@
 package protocol
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // Paths of channel requests (scheme torno, authority broker).
 const (
@@ -40,7 +43,12 @@ type HelloResponse struct {
 	Workload  Workload  `json:"workload"`     // what to start
 	RunToken  []byte    `json:"run_token"`    // TokenSize bytes for run streams; empty: no run channel, stdio is the console
 	Capture   Capture   `json:"capture_plan"` // how addresses and names are set up
+
+	Status json.RawMessage `json:"status,omitempty"` // what the workload may know of its session, for StatusFile
 }
+
+// StatusFile is where the workload finds HelloResponse.Status.
+const StatusFile = "/run/torno/status"
 
 // A Workload is the process that the guest starts once its self-test has passed.
 type Workload struct {

@@ -254,3 +254,12 @@ func (s *Set) Proxied() (proxied []Secret, exposed int) {
 	}
 	return proxied, exposed
 }
+
+// Metas describes the secrets of s.
+func (s *Set) Metas() []control.Meta {
+	metas := make([]control.Meta, 0, len(s.secrets))
+	for _, sec := range s.secrets {
+		metas = append(metas, sec.Meta)
+	}
+	return metas
+}

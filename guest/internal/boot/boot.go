@@ -51,6 +51,7 @@ type guest struct {
 	trust    []string // variables for the workload
 	proxy    string   // explicit proxy's URL
 	run      *workload.Channel
+	cgroup   *os.File // the workload's; nil: none of its own
 	shutdown context.CancelFunc
 
 	background context.Context // of the services below; ends after the workload
@@ -107,7 +108,7 @@ func (g *guest) bootAndRun(ctx context.Context, signals <-chan os.Signal) protoc
 	}
 	exit := workload.Run(ctx, workload.Config{
 		Workload: g.hello.Workload, Env: g.hello.Env, Trust: g.trust, Proxy: g.proxy,
-		Channel: g.run, Signals: signals, PID1: os.Getpid() == 1, Log: g.Log,
+		Channel: g.run, Signals: signals, PID1: os.Getpid() == 1, Cgroup: g.cgroup, Explain: g.explain, Log: g.Log,
 	})
 	if exit.Error != "" && g.run == nil {
 		fmt.Fprintf(os.Stderr, "torno-guest: %s\n", exit.Error)

@@ -48,10 +48,12 @@ var steps = []step{
 	{"hello", needsNothing, (*guest).sayHello},
 	{"clock", needsOwnKernel, (*guest).setClock},
 	{"sysctls", needsOwnKernel, (*guest).setSysctls},
+	{"cgroup", needsOwnKernel, (*guest).makeCgroup},
 	{"trust", needsNothing, (*guest).installTrust},
 	{"capture", needsNothing, (*guest).startCapture},
 	{"names", needsNothing, (*guest).startNames},
 	{"user", needsNothing, (*guest).makeUser},
+	{"status", needsOwnKernel, (*guest).writeStatus},
 	{"front", needsNothing, (*guest).startFront},
 	{"self-test", needsNothing, (*guest).selfTest},
 }
@@ -137,9 +139,12 @@ func (g *guest) correctClock(t time.Time) {
 	}
 }
 
+// A sysctl is a row of the table below /proc/sys.
+type sysctl struct{ path, value string }
+
 // sysctls close what a workload could do to the kernel, which is the guest's own. Each holds until
 // reboot for everybody, so a shared kernel never sees them. The last one stands last.
-var sysctls = []struct{ path, value string }{
+var sysctls = []sysctl{
 	{"kernel/core_pattern", ""},
 	{"kernel/modprobe", ""}, // both name programs that the kernel would run as root
 	{"kernel/usermodehelper/bset", "0 0"},
@@ -150,11 +155,21 @@ var sysctls = []struct{ path, value string }{
 	{"kernel/yama/ptrace_scope", "2"},
 	{"kernel/kexec_load_disabled", "1"},
 	{"kernel/unprivileged_bpf_disabled", "1"},
+	{"kernel/io_uring_disabled", "2"},
+	{"kernel/sysrq", "0"},
+	{"fs/suid_dumpable", "0"},
+	{"fs/protected_symlinks", "1"},
+	{"fs/protected_hardlinks", "1"},
+	{"vm/mmap_min_addr", "65536"},
 	{"kernel/modules_disabled", "1"},
 }
 
 func (g *guest) setSysctls(context.Context) error {
-	for _, s := range sysctls {
+	all := sysctls
+	if g.hello.Workload.User != protocol.UserRoot { // who is root may make containers
+		all = append([]sysctl{{"user/max_user_namespaces", "0"}}, sysctls...)
+	}
+	for _, s := range all {
 		err := os.WriteFile("/proc/sys/"+s.path, []byte(s.value+"\n"), 0)
 		if errors.Is(err, fs.ErrNotExist) {
 			g.Log.Debug("boot: skipped, not in this kernel", "sysctl", s.path)

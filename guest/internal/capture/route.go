@@ -33,7 +33,7 @@ func Up() error {
 }
 
 // addRoutes makes every address lead to lo: the plan's own addresses, from which clients then connect,
-// a rule late in the list for each family, and in its table a local default route. An address that is
+// rules late in the list for each family, and in their table a local default route. An address that is
 // there already is not an error.
 func addRoutes(plan Plan) error {
 	n, err := dialNetlink(unix.NETLINK_ROUTE)
@@ -64,23 +64,59 @@ func routeMessages(addr netip.Addr) []message {
 	address = attr(address, unix.IFA_LOCAL, addr.AsSlice())
 	address = attr(address, unix.IFA_ADDRESS, addr.AsSlice())
 
-	// struct fib_rule_hdr: family, dst_len, src_len, tos, table, two reserved, action, flags.
-	rule := []byte{family, 0, 0, 0, routeTable, 0, 0, unix.FR_ACT_TO_TBL}
-	rule = append32(rule, 0)
-	rule = host32(rule, unix.FRA_PRIORITY, rulePriority)
-	rule = host32(rule, unix.FRA_TABLE, routeTable)
-
 	// struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags.
 	route := []byte{family, 0, 0, 0, routeTable, unix.RTPROT_STATIC, unix.RT_SCOPE_HOST, unix.RTN_LOCAL}
 	route = append32(route, 0)
 	route = host32(route, unix.RTA_OIF, loopback)
 	route = attr(route, unix.RTA_PREFSRC, addr.AsSlice())
 
-	return []message{
+	messages := []message{
 		{unix.RTM_NEWADDR, create, address, fmt.Sprintf("adding address %v", addr)},
-		{unix.RTM_NEWRULE, create, rule, fmt.Sprintf("adding the rule for %v", addr)},
 		{unix.RTM_NEWROUTE, create, route, fmt.Sprintf("adding the local default route from %v", addr)},
 	}
+	for i, r := range routeRules {
+		messages = append(messages, message{unix.RTM_NEWRULE, create, r.body(family, rulePriority+uint32(i)), fmt.Sprintf("adding rule %d for %v", i, addr)})
+	}
+	return messages
+}
+
+// A rule says which packets find their route in routeTable, or none.
+type rule struct {
+	protocol uint8  // 0: any
+	port     uint16 // destination; 0: any
+	action   uint8
+}
+
+// routeRules stand in this order. Of UDP, names are answered and nothing else has a way: a program learns at
+// once that there is no QUIC. The kernel could not tell it later, for it sends no ICMP from addresses that
+// are not in table local.
+var routeRules = []rule{
+	{unix.IPPROTO_UDP, 53, unix.FR_ACT_TO_TBL},
+	{unix.IPPROTO_UDP, 0, unix.FR_ACT_UNREACHABLE},
+	{0, 0, unix.FR_ACT_TO_TBL},
+}
+
+// body returns struct fib_rule_hdr, which is family, dst_len, src_len, tos, table, two reserved, action,
+// flags, and its attributes.
+func (r rule) body(family byte, priority uint32) []byte {
+	table := uint8(0)
+	if r.action == unix.FR_ACT_TO_TBL {
+		table = routeTable
+	}
+	b := []byte{family, 0, 0, 0, table, 0, 0, r.action}
+	b = append32(b, 0)
+	b = host32(b, unix.FRA_PRIORITY, priority)
+	if table != 0 {
+		b = host32(b, unix.FRA_TABLE, uint32(table))
+	}
+	if r.protocol != 0 {
+		b = attr(b, unix.FRA_IP_PROTO, []byte{r.protocol})
+	}
+	if r.port != 0 {
+		ports := binary.NativeEndian.AppendUint16(nil, r.port)
+		b = attr(b, unix.FRA_DPORT_RANGE, binary.NativeEndian.AppendUint16(ports, r.port))
+	}
+	return b
 }
 
 func append32(b []byte, values ...uint32) []byte {

@@ -2,11 +2,13 @@ package names
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -111,14 +113,8 @@ func TestAttackDNSStaysInside(t *testing.T) {
 		if err != nil || len(interfaces) != 1 || interfaces[0].Name != "lo" {
 			t.Fatalf("interfaces %v, %v, want lo alone", interfaces, err)
 		}
-		c, err := net.Dial("udp", "1.1.1.1:853")
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.SetDeadline(time.Now().Add(time.Second))
-		c.Write(query(t, "secret-label.example.", dnsmessage.TypeA, nil))
-		if _, err := c.Read(make([]byte, 512)); err == nil || os.IsTimeout(err) {
-			t.Errorf("UDP 853: %v, want a refusal at once", err)
+		if c, err := net.Dial("udp", "1.1.1.1:853"); !errors.Is(err, syscall.ENETUNREACH) {
+			t.Errorf("UDP 853: %v, %v, want no way there", c, err)
 		}
 		if len(table.names) != 0 {
 			t.Errorf("names: %q", table.names)

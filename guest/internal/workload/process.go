@@ -26,7 +26,7 @@ type process struct {
 
 // start starts the stage that becomes the workload, with stdio as its standard descriptors, and waits
 // until it has. Where it could not, the process is nil and the Exit says why.
-func start(s spec, stdio [3]*os.File, tty, pid1 bool) (*process, protocol.Exit) {
+func start(s spec, stdio [3]*os.File, tty, pid1 bool, cgroup *os.File) (*process, protocol.Exit) {
 	specRead, specWrite, err := os.Pipe()
 	if err != nil {
 		return nil, failure(err, "")
@@ -43,6 +43,9 @@ func start(s spec, stdio [3]*os.File, tty, pid1 bool) (*process, protocol.Exit) 
 		Env:   []string{},
 		Files: []uintptr{stdio[0].Fd(), stdio[1].Fd(), stdio[2].Fd(), specRead.Fd(), reportWrite.Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true, Setctty: tty},
+	}
+	if cgroup != nil { // from its first instruction on
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(cgroup.Fd())
 	}
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{"torno-guest", Stage}, attr)
 	specRead.Close()

@@ -18,12 +18,14 @@ import (
 // A Config says what to run and where its standard streams lead.
 type Config struct {
 	Workload protocol.Workload
-	Env      []string         // hello's: exposed secrets and placeholders
-	Trust    []string         // variables that name the session's CA
-	Proxy    string           // explicit proxy's URL, for TORNO_PROXY; empty: none
-	Channel  *Channel         // nil: stdio is the console
-	Signals  <-chan os.Signal // passed on to the workload; may be nil
-	PID1     bool             // we are process 1 of our namespace
+	Env      []string             // hello's: exposed secrets and placeholders
+	Trust    []string             // variables that name the session's CA
+	Proxy    string               // explicit proxy's URL, for TORNO_PROXY; empty: none
+	Channel  *Channel             // nil: stdio is the console
+	Signals  <-chan os.Signal     // passed on to the workload; may be nil
+	PID1     bool                 // we are process 1 of our namespace
+	Cgroup   *os.File             // directory of the cgroup that it runs in; nil: ours
+	Explain  func(*protocol.Exit) // adds to how it ended what is known of it; may be nil
 	Log      *slog.Logger
 }
 
@@ -40,13 +42,16 @@ const (
 func Run(ctx context.Context, c Config) protocol.Exit {
 	if c.Channel == nil {
 		files := [3]*os.File{os.Stdin, os.Stdout, os.Stderr}
-		p, exit := start(c.spec(), files, false, c.PID1)
+		p, exit := start(c.spec(), files, false, c.PID1, c.Cgroup)
 		if p == nil {
 			return exit
 		}
 		return c.supervise(ctx, p)
 	}
 	exit := c.runAttached(ctx)
+	if c.Explain != nil {
+		c.Explain(&exit)
+	}
 	if err := c.Channel.SendExit(ctx, exit); err != nil {
 		c.Log.Error("telling the host how the workload ended", "error", err)
 	}
@@ -112,7 +117,7 @@ func (c Config) runAttached(ctx context.Context) protocol.Exit {
 		return failure(err, "")
 	}
 	defer files.closeAll()
-	p, exit := start(c.spec(), files.child, c.Workload.TTY, c.PID1)
+	p, exit := start(c.spec(), files.child, c.Workload.TTY, c.PID1, c.Cgroup)
 	files.closeChild()
 	if p == nil {
 		return exit

@@ -117,6 +117,9 @@ func (l *launch) run(cmd *cobra.Command) error {
 	if err != nil {
 		return &exitError{err, protocol.ExitFailed}
 	}
+	if exit.Error == "" && exit.Hint != "" {
+		fmt.Fprintf(cmd.ErrOrStderr(), "hint: %s\n", config.EscapeControl(exit.Hint))
+	}
 	if exit.Error != "" {
 		return &exitError{&hintError{errors.New(exit.Error), exit.Hint}, exit.Code}
 	}
