@@ -12,8 +12,17 @@ import (
 // The process that owns a guest never opens the store: nothing of torno run, or of what it starts, holds
 // a file of the state directory, while a run is under way.
 func TestRunOpensNoState(t *testing.T) {
+	for isolation, processes := range map[string]int{
+		"microvm":   2, // torno run, QEMU
+		"namespace": 4, // torno run, two stages of which one is the guest, the workload
+	} {
+		t.Run(isolation, func(t *testing.T) { testOpensNoState(t, isolation, processes) })
+	}
+}
+
+func testOpensNoState(t *testing.T, isolation string, processes int) {
 	h := newAgentHouse(t)
-	cmd := h.command("run", "--agent", "my-agent", "--trust-config", "--", "/bin/sh", "-c", "echo up; sleep 60")
+	cmd := h.command("run", "--agent", "my-agent", "--isolation", isolation, "--trust-config", "--", "/bin/sh", "-c", "echo up; sleep 60")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -30,7 +39,7 @@ func TestRunOpensNoState(t *testing.T) {
 		t.Error("the broker has nothing open there either: this test sees nothing")
 	}
 	tree := descendants(t, cmd.Process.Pid)
-	if len(tree) < 4 { // torno run, two stages of which one is the guest, the workload
+	if len(tree) < processes {
 		t.Errorf("only %d processes: %v", len(tree), tree)
 	}
 	for _, pid := range tree {

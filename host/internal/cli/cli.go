@@ -17,6 +17,9 @@ import (
 
 	"torno.internal/host/internal/config"
 	"torno.internal/host/internal/namespace"
+	"torno.internal/host/internal/vmm"
+	"torno.internal/images/kernel"
+	"torno.internal/images/rootfs"
 	"torno.internal/protocol"
 	"torno.internal/protocol/control"
 )
@@ -88,6 +91,9 @@ func hintOf(err error) string {
 	var h *hintError
 	var c *control.Error
 	var n *namespace.Error
+	var v *vmm.Error
+	var k *kernel.Error
+	var i *rootfs.Error
 	switch {
 	case errors.As(err, &h):
 		return h.hint
@@ -95,6 +101,12 @@ func hintOf(err error) string {
 		return c.Hint
 	case errors.As(err, &n):
 		return n.Hint
+	case errors.As(err, &v):
+		return v.Hint
+	case errors.As(err, &k):
+		return k.Hint
+	case errors.As(err, &i):
+		return i.Hint
 	}
 	return ""
 }

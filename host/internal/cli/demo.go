@@ -71,11 +71,11 @@ func newDemoCommand() *cobra.Command {
 		Long: `Show the main job on this machine, end to end.
 
 demo starts a broker with a temporary state directory, sets a key, boots a
-microVM, runs a program there that has no key, and lets it call an HTTPS API. The
-API is a real HTTPS server on loopback that answers only whether the right key
-arrived. At the end all of the VM's memory is searched for the key. Nothing of
-yours is touched. The first time it gets a kernel and an image for the VM, from
-Debian; otherwise nothing leaves the machine.
+microVM, runs a program there that has no key, and lets it call an HTTPS API.
+The API is a real HTTPS server on loopback that answers only whether the right
+key arrived. At the end all of the VM's memory is searched for the key. Nothing
+of yours is touched. The first time it gets a kernel and an image for the VM,
+from Debian; otherwise nothing leaves the machine.
 
 Each step says what was tried and what came of it; the last line is the verdict,
 and the exit status agrees with it.`,

@@ -29,6 +29,9 @@ const guestName = "torno-guest"
 // findGuest finds torno-guest: as told, beside torno, or in PATH.
 func (l *launch) findGuest() (string, error) {
 	if l.guest != "" {
+		if !isExecutable(l.guest) {
+			return "", &hintError{fmt.Errorf("--guest %q is no program", l.guest), "make build builds bin/" + guestName}
+		}
 		return filepath.Abs(l.guest)
 	}
 	if self, err := os.Executable(); err == nil {

@@ -46,18 +46,20 @@ func newRunCommand() *cobra.Command {
 		Short: "Run a command with an agent's credentials out of its reach",
 		Long: `Run a command with an agent's credentials out of its reach.
 
-The command runs in a microVM without a network card, as user "agent". Everything
-that it dials is captured and sent by the broker, which adds the credential where
-one is bound to the host. The command needs no key, no proxy setting and no
-change.
+The command runs in a microVM without a network card, as user "agent".
+Everything that it dials is captured and sent by the broker, which adds the
+credential where one is bound to the host. The command needs no key, no proxy
+setting and no change.
 
-It sees the image's programs (--image; torno image build), the working directory
-and what --mount-ro names, both read-only, and writes to a disk of its own that is
-gone afterwards. The VM needs no privilege: QEMU runs it by KVM where that works,
-and otherwise emulates it. --prove has all of its memory searched for the secrets.
+It sees the image's programs (--image; torno image build), the working
+directory and what --mount-ro names, both read-only, and writes to a disk of
+its own that is gone afterwards. The VM needs no privilege: QEMU runs it by KVM
+where that works, and otherwise emulates it. --prove has all of its memory
+searched for the secrets.
 
-With --isolation namespace the command runs in Linux namespaces instead, on this
-machine's own kernel and with its programs: weaker, and at full speed everywhere.
+With --isolation namespace the command runs in Linux namespaces instead, on
+this machine's own kernel and with its programs: weaker, and at full speed
+everywhere.
 
 If the working directory has a torno.toml, it must be trusted ("torno trust"):
 on a terminal torno shows it and asks. Without one all of the agent's secrets
@@ -144,15 +146,16 @@ func (l *launch) launch(cmd *cobra.Command) (protocol.Exit, error) {
 	if err != nil {
 		return protocol.Exit{}, err
 	}
+	req, terminal, err := l.request(cmd, c, dir)
+	if err != nil {
+		return protocol.Exit{}, err
+	}
 	s, err := l.prepare(cmd.Context(), dir)
 	if err != nil {
 		return protocol.Exit{}, err
 	}
 	defer s.close()
-	req, terminal, err := l.request(cmd, c, dir, s.peer)
-	if err != nil {
-		return protocol.Exit{}, err
-	}
+	req.PeerUID = &s.peer
 	var session control.SessionCreated
 	if err := c.do(ctx, "POST", control.PathSessions, req, &session); err != nil {
 		return protocol.Exit{}, l.explain(err)
@@ -210,12 +213,12 @@ func (l *launch) prepare(ctx context.Context, dir string) (*prepared, error) {
 	}, plan.close}, nil
 }
 
-// request says what session to register.
-func (l *launch) request(cmd *cobra.Command, c *client, dir string, peer uint32) (control.SessionRequest, *run.Terminal, error) {
+// request says what session to register, once torno.toml is trusted.
+func (l *launch) request(cmd *cobra.Command, c *client, dir string) (control.SessionRequest, *run.Terminal, error) {
 	token := make([]byte, protocol.TokenSize)
 	rand.Read(token)
 	req := control.SessionRequest{
-		Agent: l.agent, Isolation: protocol.Isolation(l.isolation), RunToken: token, PeerUID: &peer,
+		Agent: l.agent, Isolation: protocol.Isolation(l.isolation), RunToken: token,
 		Workload: protocol.Workload{Argv: l.argv, Env: workloadEnv(), Dir: dir},
 	}
 	var err error

@@ -208,7 +208,7 @@ func TestComplete(t *testing.T) {
 	b := newBroker(t)
 	b.metas = []control.Meta{{Agent: "one", Name: "A"}, {Agent: "one", Name: "B"}, {Agent: "two", Name: "A"}}
 	for args, want := range map[string]string{
-		"secrets list ": "one\ntwo\n", "secrets delete one ": "A\nB\n", "run --agent ": "one\ntwo\n", "run --isolation ": "namespace\n",
+		"secrets list ": "one\ntwo\n", "secrets delete one ": "A\nB\n", "run --agent ": "one\ntwo\n", "run --isolation ": "microvm\nnamespace\n",
 	} {
 		words := append([]string{"__complete"}, strings.Split(args, " ")...)
 		if r := torno(t, "", words...); !strings.HasPrefix(r.out, want) {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -72,6 +73,9 @@ func (l *launch) planVM(ctx context.Context, shown []string) (plan *vmPlan, err 
 		}
 	}()
 	if p.spec.Memory, err = parseSize("--memory", l.machine.memory); err != nil {
+		return nil, err
+	}
+	if err := p.spec.Check(); err != nil {
 		return nil, err
 	}
 	size, err := parseSize("--disk", l.machine.disk)
@@ -258,6 +262,12 @@ func (l *launch) findAccel(ctx context.Context, place string, p *vmPlan) (vmm.Ac
 	return accel, err
 }
 
+// bootTime is how long a VM may take until its guest first calls: an emulated one takes two seconds on an idle
+// machine, and ten times that on one that is busy.
+const bootTime = time.Minute
+
+var errSilent = errors.New("the guest did not say hello")
+
 // startVM starts the VM. Its ports lead to the session's socket and to that of the run channel.
 func startVM(ctx context.Context, p *vmPlan, session control.SessionCreated, s start) (sandbox, error) {
 	sockets := map[uint32]string{
@@ -265,17 +275,31 @@ func startVM(ctx context.Context, p *vmPlan, session control.SessionCreated, s s
 		protocol.RunPort:    filepath.Join(s.dir, runSocket),
 	}
 	p.spec.Console = s.console
+	var late *time.Timer // of a guest that never calls
 	p.spec.Dial = func(ctx context.Context, port uint32) (*net.UnixConn, error) {
+		late.Stop()
 		path, ok := sockets[port]
 		if !ok {
 			return nil, fmt.Errorf("nobody serves port %d", port)
 		}
 		return vhostvsock.DialUnix(ctx, path)
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	late = time.AfterFunc(bootTime, func() {
+		fmt.Fprintf(s.console, "torno: the guest did not say hello within %v\n", bootTime)
+		cancel(errSilent)
+	})
 	vm, err := vmm.Start(ctx, p.spec)
 	if err != nil {
+		late.Stop()
+		cancel(nil)
 		return nil, err
 	}
+	go func() {
+		<-vm.Done()
+		late.Stop()
+		cancel(nil)
+	}()
 	if s.prover != nil {
 		s.prover.watch(ctx, vm)
 	}

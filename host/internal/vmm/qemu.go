@@ -45,8 +45,8 @@ func FindQEMU() (string, error) {
 	return path, nil
 }
 
-// check refuses machines that QEMU would refuse in words of its own.
-func (s *Spec) check() error {
+// Check refuses machines that QEMU would refuse in words of its own, as *Error. Start does it too.
+func (s *Spec) Check() error {
 	switch {
 	case s.Memory < minMemory || s.Memory > maxMemory || s.Memory%pageMemory != 0:
 		return &Error{fmt.Errorf("memory of %d bytes", s.Memory), "--memory 2G: from 64M to 1T, whole MiB"}
@@ -141,7 +141,7 @@ func (s *Spec) commandLine(tscKHz uint64) []string {
 
 // command returns how to start QEMU: by way of Exec, in namespaces of its own.
 func (s *Spec) command(qemu string, vsock, initrd *os.File) (*exec.Cmd, error) {
-	if err := s.check(); err != nil {
+	if err := s.Check(); err != nil {
 		return nil, err
 	}
 	var khz uint64
