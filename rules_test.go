@@ -170,6 +170,7 @@ var decoders = map[string][]string{
 	"guest/internal/front":     {"FuzzAuthority", "FuzzH2Head"},
 	"guest/internal/names":     {"FuzzAnswer"},
 	"host/internal/config":     {"FuzzParseAgent"},
+	"host/internal/vhostvsock": {"FuzzRing", "FuzzPacket", "FuzzMessage"},
 }
 
 // TestAttack22EveryDecoderFuzzed wants a fuzz test for every decoder, by the beginning of its name.

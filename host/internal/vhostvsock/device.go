@@ -46,6 +46,7 @@ func (d *Device) transmit(generation int) bool {
 		return false
 	}
 	d.flush()
+	d.signal()
 	d.changed.Broadcast()
 	return true
 }
