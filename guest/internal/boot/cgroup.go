@@ -20,8 +20,9 @@ import (
 const (
 	cgroupRoot = "/sys/fs/cgroup"
 	cgroupName = "workload"
-	maxTasks   = 16 << 10 // processes and threads
-	keptBack   = 64 << 20 // bytes of memory that are not the workload's
+	perTask    = 256 << 10 // bytes of memory for which there may be one process or thread
+	maxTasks   = 16 << 10  // and how many there may be at most
+	keptBack   = 64 << 20  // bytes of memory that are not the workload's
 )
 
 func (g *guest) makeCgroup(context.Context) error {
@@ -38,7 +39,7 @@ func (g *guest) makeCgroup(context.Context) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	for name, value := range map[string]string{"pids.max": strconv.Itoa(maxTasks), "memory.max": strconv.FormatUint(limit, 10)} {
+	for name, value := range map[string]string{"pids.max": strconv.FormatUint(min(total/perTask, maxTasks), 10), "memory.max": strconv.FormatUint(limit, 10)} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(value), 0); err != nil {
 			return err
 		}
@@ -57,7 +58,8 @@ func (g *guest) explain(exit *protocol.Exit) {
 	case count(dir, "memory.events", "oom_kill") > 0:
 		exit.Hint = "the VM ran out of memory and its kernel ended processes; torno run --memory gives it more"
 	case count(dir, "pids.events", "max") > 0:
-		exit.Hint = fmt.Sprintf("the command started more than %d processes and threads, and could not start others", maxTasks)
+		limit, _ := os.ReadFile(filepath.Join(dir, "pids.max"))
+		exit.Hint = fmt.Sprintf("the command had %s processes and threads, and could not start others; torno run --memory allows more", strings.TrimSpace(string(limit)))
 	}
 }
 

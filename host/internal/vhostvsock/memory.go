@@ -82,8 +82,11 @@ func sameMemfd(files []*os.File) (uint64, error) {
 		}
 	}
 	seals, err := unix.FcntlInt(files[0].Fd(), unix.F_GET_SEALS, 0)
-	if err != nil || seals&unix.F_SEAL_SHRINK == 0 {
-		return 0, fmt.Errorf("the guest's memory is no memfd that is sealed against shrinking (%v)", err)
+	if err != nil {
+		return 0, fmt.Errorf("the guest's memory is no memfd: %w", err)
+	}
+	if seals&unix.F_SEAL_SHRINK == 0 {
+		return 0, errors.New("the guest's memory is not sealed against shrinking")
 	}
 	if first.Size <= 0 || first.Size > maxMemory {
 		return 0, fmt.Errorf("guest memory of %d bytes", first.Size)

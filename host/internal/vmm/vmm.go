@@ -31,9 +31,6 @@ import (
 // GuestCID is the CID of every guest: each has a device of its own, so none needs another.
 const GuestCID = 3
 
-// killWait is how long QEMU may take to end once it was killed.
-const killWait = 5 * time.Second
-
 // A Machine is a kind of machine that QEMU makes.
 type Machine string
 
@@ -146,7 +143,7 @@ func (vm *VM) supervise(ctx context.Context, cmd *exec.Cmd, ours *net.UnixConn, 
 	}()
 	err := cmd.Wait()
 	vm.cancel()
-	vm.err = errors.Join(<-served, exitError(cmd, err))
+	vm.err = errors.Join(<-served, exitError(err))
 	if errors.Is(vm.err, context.Canceled) && ctx.Err() != nil {
 		vm.err = context.Cause(ctx)
 	}
@@ -154,7 +151,7 @@ func (vm *VM) supervise(ctx context.Context, cmd *exec.Cmd, ours *net.UnixConn, 
 }
 
 // exitError tells a QEMU that failed from one that ended with its guest, or was killed by us.
-func exitError(cmd *exec.Cmd, err error) error {
+func exitError(err error) error {
 	var exit *exec.ExitError
 	if err == nil || errors.As(err, &exit) && signaled(exit, unix.SIGKILL) {
 		return nil
