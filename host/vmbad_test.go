@@ -182,7 +182,7 @@ func TestVMAttack36Killed(t *testing.T) {
 func TestVMInterrupts(t *testing.T) {
 	needVM(t)
 	h := newAgentHouse(t)
-	cmd, stdout, stderr := h.startRun(nil, `trap 'echo orderly; exit 3' INT; echo ready; sleep 100 & wait`)
+	cmd, stdout, stderr := h.startRun(nil, `trap 'echo orderly; exit 3' INT; sleep 100 & echo ready; wait`)
 	_ = cmd.Process.Signal(os.Interrupt)
 	_ = cmd.Wait()
 	if code := cmd.ProcessState.ExitCode(); code != 3 || !strings.Contains(stdout.String(), "orderly") {
