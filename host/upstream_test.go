@@ -221,12 +221,23 @@ func files(mux *http.ServeMux) {
 		n, err := io.Copy(h, r.Body)
 		fmt.Fprintln(w, n, hex.EncodeToString(h.Sum(nil)), err)
 	})
-	mux.HandleFunc(host+"/sse", func(w http.ResponseWriter, r *http.Request) {
+	taken := make(chan struct{})
+	mux.HandleFunc(host+"/sse", func(w http.ResponseWriter, r *http.Request) { // the next event only once this one has arrived
 		w.Header().Set("Content-Type", "text/event-stream")
 		for i := range 5 {
 			fmt.Fprintf(w, "data: %d\n\n", i)
 			w.(http.Flusher).Flush()
-			time.Sleep(100 * time.Millisecond)
+			select {
+			case <-taken:
+			case <-r.Context().Done():
+				return
+			}
+		}
+	})
+	mux.HandleFunc(host+"/sse/taken", func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case taken <- struct{}{}:
+		case <-r.Context().Done():
 		}
 	})
 	mux.HandleFunc(host+"/slow/{ms}", func(w http.ResponseWriter, r *http.Request) {

@@ -4,36 +4,46 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"torno.internal/images/rootfs"
 )
 
-// vmProcesses returns how many QEMUs run.
+// vmProcesses returns how many QEMUs run below this test, which adopts those whose torno has ended
+// (testMain): others on this machine have VMs of their own.
 func vmProcesses(t *testing.T) int {
 	t.Helper()
-	out, _ := exec.Command("pgrep", "-c", "-x", "qemu-system-x86").Output() // exits with 1 where there is none
-	var n int
-	if _, err := fmt.Sscan(string(out), &n); err != nil {
-		t.Fatal(err)
+	n := 0
+	for _, pid := range descendants(t, os.Getpid()) {
+		if isVM(pid) {
+			n++
+		}
 	}
 	return n
+}
+
+// isVM reports whether a process is a QEMU that runs.
+func isVM(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && strings.Contains(string(stat), " (qemu-system-x86) ") && !strings.Contains(string(stat), ") Z ")
 }
 
 // awaitVMs waits until as many QEMUs run as before.
 func awaitVMs(t *testing.T, want int) {
 	t.Helper()
-	for range 100 {
-		if vmProcesses(t) == want {
-			return
+	for deadline := time.Now().Add(patience); vmProcesses(t) != want; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d VMs run, want %d", vmProcesses(t), want)
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
-	t.Errorf("%d VMs run, want %d", vmProcesses(t), want)
 }
 
 // What is wrong before a VM can run is said, with what to do about it.
@@ -65,8 +75,12 @@ func TestVMBadBeginnings(t *testing.T) {
 	image("other", func(m map[string]any) { m["arch"] = "riscv64" })
 	image("short", func(m map[string]any) { m["size"] = 8192 })
 	image("zeros", func(map[string]any) {})
+	place, err := rootfs.Place()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range []string{".kernels", "base"} {
-		if err := os.Symlink("/var/lib/torno/images/"+name, filepath.Join(images, name)); err != nil {
+		if err := os.Symlink(filepath.Join(place, name), filepath.Join(images, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -109,46 +123,59 @@ func TestVMBadBeginnings(t *testing.T) {
 	}
 }
 
+// A running is a torno run whose command has said "ready". Its standard input stays open until the test closes it.
+type running struct {
+	*exec.Cmd
+	stdin          io.WriteCloser
+	stdout, stderr *lockedBuffer
+}
+
 // startRun starts torno run and returns once its command has said "ready".
-func (h *house) startRun(flags []string, script string) (*exec.Cmd, *lockedBuffer, *lockedBuffer) {
+func (h *house) startRun(flags []string, script string) *running {
 	h.t.Helper()
 	args := append([]string{"run", "--agent", "my-agent", "--isolation", h.isolation(), "--trust-config"}, flags...)
-	cmd := h.command(append(args, "--", "sh", "-c", script)...)
-	stdout, stderr := &lockedBuffer{}, &lockedBuffer{}
-	cmd.Stdout, cmd.Stderr = stdout, stderr
-	if err := cmd.Start(); err != nil {
+	r := &running{Cmd: h.command(append(args, "--", "sh", "-c", script)...), stdout: &lockedBuffer{}, stderr: &lockedBuffer{}}
+	r.Stdout, r.Stderr = r.stdout, r.stderr
+	stdin, err := r.StdinPipe()
+	if err == nil {
+		err = r.Start()
+	}
+	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.t.Cleanup(func() { _ = cmd.Process.Kill() })
-	for range 600 {
-		if strings.Contains(stdout.String(), "ready") {
-			return cmd, stdout, stderr
+	r.stdin = stdin
+	h.t.Cleanup(func() { _ = r.Process.Kill() })
+	r.await(h.t, "ready", func(out string) bool { return strings.Contains(out, "ready") })
+	return r
+}
+
+// await waits until what the command has written so far is as it should be.
+func (r *running) await(t *testing.T, what string, ok func(stdout string) bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !ok(r.stdout.String()); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("no %s: stdout %q, stderr %q", what, r.stdout, r.stderr)
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
-	h.t.Fatalf("no ready: %q, %q", stdout, stderr)
-	return nil, nil, nil
 }
 
 // Attack 36: the broker is killed under a running VM. The session goes on with the next broker.
 func TestVMAttack36BrokerKilled(t *testing.T) {
 	needVM(t)
 	h := newAgentHouse(t)
-	cmd, stdout, stderr := h.startRun(nil, `echo ready; n=0; while [ $n -lt 60 ]; do
-curl -sS -m 5 -o /dev/null -w '%{http_code}\n' https://files.example.org/hello; n=$((n+1)); sleep 0.2; done`)
-	time.Sleep(2 * time.Second)
+	r := h.startRun(nil, `echo ready; while :; do
+curl -sS -m 20 -o /dev/null -w '%{http_code}\n' https://files.example.org/hello; sleep 0.2; done & cat; kill $!`)
+	r.await(t, "answer", func(out string) bool { return strings.HasSuffix(out, "\n200\n") })
 	if err := h.serve.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_, _ = h.serve.Process.Wait()
-	time.Sleep(time.Second)
+	r.await(t, "refusal", func(out string) bool { return strings.Contains(out, "\n502\n") || strings.Contains(out, "\n503\n") })
 	h.startBroker()
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("%v: %s", err, stderr)
-	}
-	codes := strings.Fields(stdout.String())
-	if first, last := codes[1], codes[len(codes)-1]; first != "200" || last != "200" || !strings.Contains(stdout.String(), "50") {
-		t.Errorf("statuses %v: want 200 at first and at last, and 502 or 503 in between", codes)
+	r.await(t, "answer after a refusal", func(out string) bool { return strings.HasSuffix(out, "\n200\n") })
+	_ = r.stdin.Close()
+	if err := r.Wait(); err != nil {
+		t.Errorf("%v: %s", err, r.stderr)
 	}
 	if r := h.torno("audit", "verify"); r.code != 0 {
 		t.Errorf("the audit does not verify: %s", r.stderr)
@@ -159,42 +186,54 @@ curl -sS -m 5 -o /dev/null -w '%{http_code}\n' https://files.example.org/hello; 
 func TestVMAttack36Killed(t *testing.T) {
 	needVM(t)
 	h := newAgentHouse(t)
-	before := vmProcesses(t)
-	cmd, _, _ := h.startRun(nil, "echo ready; sleep 100")
-	if err := cmd.Process.Kill(); err != nil {
+	r := h.startRun(nil, "echo ready; sleep 1000")
+	if n := vmProcesses(t); n != 1 {
+		t.Fatalf("%d VMs run beside one run: this test sees nothing", n)
+	}
+	if err := r.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	_ = cmd.Wait()
-	awaitVMs(t, before)
+	_ = r.Wait()
+	awaitVMs(t, 0)
 
-	cmd, _, stderr := h.startRun(nil, "echo ready; sleep 100")
-	if out, err := exec.Command("pkill", "-KILL", "-P", fmt.Sprint(cmd.Process.Pid), "-x", "qemu-system-x86").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	r = h.startRun(nil, "echo ready; sleep 1000")
+	for _, pid := range descendants(t, r.Process.Pid) {
+		if isVM(pid) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
 	}
-	_ = cmd.Wait()
-	if code := cmd.ProcessState.ExitCode(); code != 125 || !strings.Contains(stderr.String(), "ended without saying how") {
-		t.Errorf("exit %d, stderr %q", code, stderr)
+	_ = r.Wait()
+	if code := r.ProcessState.ExitCode(); code != 125 || !strings.Contains(r.stderr.String(), "ended without saying how") {
+		t.Errorf("exit %d, stderr %q", code, r.stderr)
 	}
-	awaitVMs(t, before)
+	awaitVMs(t, 0)
 }
 
 // The first ^C is the command's, the second ends everything at once.
 func TestVMInterrupts(t *testing.T) {
 	needVM(t)
 	h := newAgentHouse(t)
-	cmd, stdout, stderr := h.startRun(nil, `trap 'echo orderly; exit 3' INT; sleep 100 & echo ready; wait`)
-	_ = cmd.Process.Signal(os.Interrupt)
-	_ = cmd.Wait()
-	if code := cmd.ProcessState.ExitCode(); code != 3 || !strings.Contains(stdout.String(), "orderly") {
-		t.Errorf("one interrupt: exit %d, %q, %q", code, stdout, stderr)
+	r := h.startRun(nil, `trap 'echo orderly; exit 3' INT; sleep 1000 & echo ready; wait`)
+	_ = r.Process.Signal(os.Interrupt)
+	_ = r.Wait()
+	if code := r.ProcessState.ExitCode(); code != 3 || !strings.Contains(r.stdout.String(), "orderly") {
+		t.Errorf("one interrupt: exit %d, %q, %q", code, r.stdout, r.stderr)
 	}
-	cmd, _, _ = h.startRun(nil, `trap '' INT TERM; echo ready; sleep 100`)
-	_ = cmd.Process.Signal(os.Interrupt)
-	time.Sleep(100 * time.Millisecond)
-	_ = cmd.Process.Signal(os.Interrupt)
+	r = h.startRun(nil, `trap '' INT TERM; echo ready; sleep 1000`)
 	began := time.Now()
-	_ = cmd.Wait()
-	if code := cmd.ProcessState.ExitCode(); code != 130 || time.Since(began) > 3*time.Second {
+	_ = r.Process.Signal(os.Interrupt)
+	time.Sleep(200 * time.Millisecond) // two that come too soon after each other are one
+	ended := make(chan struct{})
+	go func() { _ = r.Wait(); close(ended) }()
+	for over := false; !over; {
+		_ = r.Process.Signal(os.Interrupt)
+		select {
+		case <-ended:
+			over = true
+		case <-time.After(5 * time.Second):
+		}
+	}
+	if code := r.ProcessState.ExitCode(); code != 130 || time.Since(began) > patience {
 		t.Errorf("two interrupts: exit %d after %v", code, time.Since(began))
 	}
 	awaitVMs(t, 0)
@@ -237,7 +276,7 @@ func TestVMTwoAtOnce(t *testing.T) {
 	needVM(t)
 	h := newAgentHouse(t)
 	h.must("secrets", "set", "other-agent", "OPENAI_API_KEY="+openaiKey)
-	cmd, stdout, stderr := h.startRun(nil, `echo ready; sleep 4; curl -sS -o /dev/null -w '%{http_code}\n' https://api.anthropic.com/v1/models`)
+	first := h.startRun(nil, `echo ready; cat; curl -sS -o /dev/null -w '%{http_code}\n' https://api.anthropic.com/v1/models`)
 	elsewhere := filepath.Join(h.dir, "elsewhere")
 	if err := os.Mkdir(elsewhere, 0o755); err != nil {
 		t.Fatal(err)
@@ -249,8 +288,9 @@ curl -sS -o /dev/null -w '%{http_code}\n' https://api.anthropic.com/v1/models`)
 	if err != nil || string(out) != "200\n403\n" {
 		t.Errorf("the second: %v, %q", err, out)
 	}
-	if err := cmd.Wait(); err != nil || !strings.HasSuffix(stdout.String(), "200\n") {
-		t.Errorf("the first: %v, %q, %q", err, stdout, stderr)
+	_ = first.stdin.Close()
+	if err := first.Wait(); err != nil || !strings.HasSuffix(first.stdout.String(), "200\n") {
+		t.Errorf("the first: %v, %q, %q", err, first.stdout, first.stderr)
 	}
 }
 
@@ -262,13 +302,13 @@ func TestVMLoop(t *testing.T) {
 	if os.Getenv("TORNO_SOAK") != "" {
 		n = 100
 	}
-	before, files := vmProcesses(t), brokerFiles(t, h.serve.Process.Pid)
+	files := brokerFiles(t, h.serve.Process.Pid)
 	for i := range n {
 		if r := h.run("true"); r.code != 0 {
 			t.Fatalf("run %d: exit %d, %s", i, r.code, r.stderr)
 		}
 	}
-	awaitVMs(t, before)
+	awaitVMs(t, 0)
 	if after := brokerFiles(t, h.serve.Process.Pid); after > files+4 {
 		t.Errorf("the broker has %d descriptors, had %d", after, files)
 	}

@@ -203,6 +203,9 @@ func hostKernel(t *testing.T) string {
 	for _, p := range []string{"sys/kernel/core_pattern", "sys/kernel/modprobe", "sys/kernel/modules_disabled", "sys/kernel/kptr_restrict",
 		"sys/kernel/sysrq", "sys/fs/file-max", "sys/kernel/hostname", "modules", "swaps"} {
 		content, err := os.ReadFile("/proc/" + p)
+		if p == "modules" || p == "swaps" { // what is in use of them changes by itself
+			content = firstColumn(content)
+		}
 		fmt.Fprintf(&b, "%s: %q %v\n", p, content, err != nil)
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
@@ -211,6 +214,15 @@ func hostKernel(t *testing.T) string {
 	}
 	fmt.Fprintf(&b, "%d mounts\n", bytes.Count(mounts, []byte("\n")))
 	return b.String()
+}
+
+func firstColumn(table []byte) []byte {
+	var b []byte
+	for line := range bytes.Lines(table) {
+		name, _, _ := bytes.Cut(line, []byte(" "))
+		b = append(append(b, name...), '\n')
+	}
+	return b
 }
 
 func TestExitCode(t *testing.T) {
@@ -229,7 +241,7 @@ func TestKill(t *testing.T) {
 	p.Kill()
 	select {
 	case <-p.Done():
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the guest outlives Kill")
 	}
 	if code, err := p.Wait(); err != nil || code == 0 {
@@ -247,7 +259,7 @@ func TestContextEnds(t *testing.T) {
 	cancel()
 	select {
 	case <-p.Done():
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the guest outlives its context")
 	}
 }

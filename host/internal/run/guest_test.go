@@ -198,7 +198,7 @@ func (d *desk) wait() (protocol.Exit, error) {
 	select {
 	case <-d.done:
 		return d.exit, d.err
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		d.t.Fatal("Serve does not return")
 		return protocol.Exit{}, nil
 	}

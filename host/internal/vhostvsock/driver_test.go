@@ -79,7 +79,7 @@ func bareDriver(t testing.TB, dial func(ctx context.Context, port uint32) (*net.
 		d.qemu.Close()
 		select {
 		case <-d.device.ctx.Done():
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Error("the device outlives QEMU")
 		}
 		d.file.Close()
@@ -112,7 +112,7 @@ func (d *driver) ask(request uint32, body []byte, files ...*os.File) (reply []by
 	if _, _, err := d.qemu.WriteMsgUnix(append(b, body...), unix.UnixRights(fds...), nil); err != nil {
 		return nil, err
 	}
-	_ = d.qemu.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = d.qemu.SetReadDeadline(time.Now().Add(time.Minute))
 	head := make([]byte, messageHeader)
 	if _, err := readFull(d.qemu, head); err != nil {
 		return nil, err

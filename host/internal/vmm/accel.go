@@ -3,7 +3,6 @@ package vmm
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,14 +22,16 @@ const probeLine = "torno-guest: this machine works"
 
 // A verdict is what a probe found, and what it holds for.
 type verdict struct {
-	Boot   string `json:"boot"`   // this boot of the host
-	QEMU   string `json:"qemu"`   // file, size and time
-	Kernel string `json:"kernel"` // the same
-	Works  bool   `json:"works"`
+	Boot    string  `json:"boot"`    // this boot of the host
+	QEMU    string  `json:"qemu"`    // file, size and time
+	Kernel  string  `json:"kernel"`  // the same
+	Machine Machine `json:"machine"` // that was probed
+	Works   bool    `json:"works"`
 }
 
 // FindAccel finds out whether KVM runs s, by doing it with nothing but the probe, once for each boot of
-// the host, QEMU and kernel: the file cache keeps the answer. Where it doesn't, why is a few words on it.
+// the host, QEMU, kernel and machine: the file cache keeps the answers. Of several who ask at the same time
+// one probes and the others wait for it. Where KVM doesn't run s, why is a few words on it.
 func FindAccel(ctx context.Context, cache string, s Spec) (accel Accel, why string, err error) {
 	device, err := os.OpenFile(kvmDevice, os.O_RDWR, 0)
 	switch {
@@ -40,32 +41,27 @@ func FindAccel(ctx context.Context, cache string, s Spec) (accel Accel, why stri
 		return TCG, fmt.Sprintf("%v", err), nil
 	}
 	device.Close()
-	const cannot = "/dev/kvm is there but does not boot this kernel"
 	now, err := currently(s)
 	if err != nil {
 		return "", "", err
 	}
-	var known verdict
-	if b, err := os.ReadFile(cache); err == nil && json.Unmarshal(b, &known) == nil {
-		works := known.Works
-		if known.Works = false; known == now {
-			return verdictAccel(works), cannot, nil
-		}
-	}
-	if now.Works, err = probe(ctx, s); err != nil {
+	c, err := openVerdicts(ctx, cache)
+	if err != nil {
 		return "", "", err
 	}
-	if b, err := json.Marshal(now); err == nil {
-		_ = os.WriteFile(cache, b, 0o644) // without it the next run probes again
+	defer c.close()
+	works, known := c.find(now)
+	if !known {
+		if works, err = probe(ctx, s); err != nil {
+			return "", "", err
+		}
+		now.Works = works
+		c.add(now)
 	}
-	return verdictAccel(now.Works), cannot, nil
-}
-
-func verdictAccel(works bool) Accel {
 	if works {
-		return KVM
+		return KVM, "", nil
 	}
-	return TCG
+	return TCG, "/dev/kvm is there but does not boot this kernel", nil
 }
 
 // currently returns what a verdict would hold for.
@@ -87,7 +83,11 @@ func currently(s Spec) (verdict, error) {
 		return verdict{}, err
 	}
 	identity := func(i fs.FileInfo) string { return fmt.Sprintf("%s %d %v", i.Name(), i.Size(), i.ModTime().UTC()) }
-	return verdict{Boot: strings.TrimSpace(string(boot)), QEMU: identity(qemu), Kernel: identity(kernel)}, nil
+	machine := s.Machine
+	if machine == "" {
+		machine = MicroVM
+	}
+	return verdict{Boot: strings.TrimSpace(string(boot)), QEMU: identity(qemu), Kernel: identity(kernel), Machine: machine}, nil
 }
 
 // probe reports whether KVM boots the kernel.
