@@ -26,7 +26,8 @@ const SyncInterval = 100 * time.Millisecond
 // DefaultSegment is the size of a segment in bytes.
 const DefaultSegment = 16 << 20
 
-// maxEnd bounds the line of an exchange's end, in bytes; maxLine that of any record.
+// maxEnd bounds the line of an exchange's end, in bytes; maxLine that of any record. A longer one would pass for torn
+// when it is read.
 const (
 	maxEnd  = 1 << 10
 	maxLine = 96 << 10
@@ -58,6 +59,7 @@ type Log struct {
 	seg     *os.File
 	size    int64 // allocated in seg
 	offset  int64 // where the next line goes
+	length  int   // of the last line
 	seq     uint64
 	prev    [32]byte
 	open    map[ID]struct{}
@@ -102,6 +104,7 @@ func (l *Log) Begin(r *Record) (ID, error) {
 		return 0, err
 	}
 	l.open[ID(seq)] = struct{}{}
+	l.charge(r, endCost)
 	return ID(seq), nil
 }
 
@@ -129,6 +132,9 @@ func (l *Log) Event(r *Record) error {
 		return err
 	}
 	_, err := l.append("event", 0, func(b []byte) []byte { return r.appendTo(b) })
+	if err == nil {
+		l.charge(r, 0)
+	}
 	return err
 }
 
@@ -142,6 +148,9 @@ func (l *Log) append(kind string, room int64, fill func([]byte) []byte) (uint64,
 	b = fill(b)
 	b = append(b, '}', '\n')
 	l.buf = b[:0]
+	if len(b) > maxLine {
+		return 0, fmt.Errorf("record of %d bytes, at most %d are read back", len(b), maxLine)
+	}
 	reserved := int64(len(l.open))*maxEnd + room
 	if l.offset+int64(len(b))+reserved > l.size {
 		if err := l.rotate(int64(len(b)) + reserved); err != nil {
@@ -152,7 +161,7 @@ func (l *Log) append(kind string, room int64, fill func([]byte) []byte) (uint64,
 		l.failed = fmt.Errorf("writing the audit: %w", err)
 		return 0, l.failed
 	}
-	l.offset += int64(len(b))
+	l.offset, l.length = l.offset+int64(len(b)), len(b)
 	l.seq++
 	l.prev = lineHash(b[:len(b)-1])
 	l.dirty = true

@@ -20,9 +20,14 @@ type budget struct {
 	suppressed int64 // refusals that were not recorded
 }
 
-// spend takes one record out of its session's budget. Operators' events, which have no session, are free.
+// endCost is what an exchange's end costs its session beforehand, in bytes: it is recorded whatever is left.
+const endCost = 256
+
+// spend takes one record out of its session's budget; charge takes its bytes, once they are counted. Only what a
+// workload can do as often as it likes costs anything: operators' events have no session, and the broker's own, such
+// as that a session was suspended, must not be lost in a flood of refusals.
 func (l *Log) spend(r *Record) error {
-	if r.Session == "" {
+	if r.Session == "" || r.Event != "" {
 		return nil
 	}
 	rate, volume := float64(l.opt.RecordsPerSecond), float64(l.opt.BytesPerHour)
@@ -43,13 +48,18 @@ func (l *Log) spend(r *Record) error {
 	b.at = now
 	b.records = min(b.records+passed*rate, rate*burst)
 	b.bytes = min(b.bytes+passed*volume/3600, volume)
-	cost := float64(len(r.Path) + len(r.Authority) + 64*len(r.Fields) + 512)
-	if b.records < 1 || b.bytes < cost {
+	if b.records < 1 || b.bytes <= 0 {
 		return ErrBudget
 	}
 	b.records--
-	b.bytes -= cost
 	return l.suppressed(r, b)
+}
+
+// charge takes the line that was just written for r, and more bytes to come, out of the budget that spend has opened.
+func (l *Log) charge(r *Record, more int) {
+	if b := l.budgets[r.Session]; b != nil && r.Event == "" {
+		b.bytes -= float64(l.length + more)
+	}
 }
 
 // suppressed records how many refusals were not, now that there is budget again.

@@ -9,8 +9,14 @@ import (
 	"torno.internal/protocol"
 )
 
-// maxPath is how much of a path is kept; of a longer one the SHA-256 of the whole stands beside.
-const maxPath = 2 << 10 // bytes
+// How much is kept of what others choose, in bytes before it is escaped. All of it together fits a line.
+const (
+	maxPath    = 2 << 10 // of a path; of a longer one the SHA-256 of the whole stands beside
+	maxDialled = 64      // of an address
+	maxName    = 128     // of a field's name
+	maxValue   = 256     // of a field's value
+	maxValues  = 4 << 10 // of all values; behind them fields have names alone
+)
 
 // A Record says what is about to happen, or what was refused, or what an operator did. Empty members are
 // left out.
@@ -67,7 +73,7 @@ func (r *Record) appendTo(b []byte) []byte {
 	b = appendPair(b, "authority", r.Authority)
 	b = appendPath(b, r.Path)
 	b = appendFields(b, r.Fields)
-	b = appendPair(b, "dialled", r.Dialled)
+	b = appendPair(b, "dialled", clip(r.Dialled, maxDialled))
 	b = appendPair(b, "verdict", r.Verdict)
 	b = appendPair(b, "list", r.List)
 	b = appendPair(b, "rule", r.Rule)
@@ -156,21 +162,23 @@ func isMasked(name string) bool {
 	return maskedQuery[string(lower[:len(name)])]
 }
 
-// appendFields appends every field's name, and the value of those in shownFields.
+// appendFields appends every field's name, and the value of those in shownFields while there is room.
 func appendFields(b []byte, fields protocol.Fields) []byte {
 	if len(fields) == 0 {
 		return b
 	}
 	b = append(b, `,"fields":[`...)
+	room := maxValues
 	for i := range fields {
 		if i > 0 {
 			b = append(b, ',')
 		}
 		b = append(b, '"')
-		b = appendEscaped(b, clip(fields[i].Name, 128))
-		if shownFields[fields[i].Name] {
+		b = appendEscaped(b, clip(fields[i].Name, maxName))
+		if value := clip(fields[i].Value, maxValue); shownFields[fields[i].Name] && len(value) <= room {
 			b = append(b, ": "...)
-			b = appendEscaped(b, clip(fields[i].Value, 256))
+			b = appendEscaped(b, value)
+			room -= len(value)
 		}
 		b = append(b, '"')
 	}
