@@ -249,8 +249,12 @@ func (x *exchange) forward(ctx context.Context) (bool, error) {
 }
 
 // reauthorise selects the credential once more, now that the connection is there: a secret that was
-// revoked while it was dialled is not sent, and one that is revoked from here on cuts the connection.
+// revoked while it was dialled is not sent, and one that is revoked from here on cuts the connection. The
+// same goes for a session that is suspended.
 func (x *exchange) reauthorise() error {
+	if x.s.suspended.Load() {
+		return protocol.Refuse(protocol.ReasonReflection, nil)
+	}
 	if x.use == nil {
 		return nil
 	}

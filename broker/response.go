@@ -119,6 +119,9 @@ func (x *exchange) tunnel(ctx context.Context) (bool, error) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	defer conn.Close()
+	if err := x.reauthorise(); err != nil {
+		return false, x.fail(err)
+	}
 	x.outcome.Status = 200
 	x.outcome.Upstream, x.outcome.Via = conn.RemoteAddr().String(), x.s.b.upstream.Via(x.authority)
 	if err := x.st.w.WriteResponse(&protocol.Response{Status: 200}); err != nil {

@@ -45,11 +45,13 @@ func orDefault(n, otherwise int) int {
 	return n
 }
 
-// suspend refuses the session's requests until a person lets it go on.
+// suspend refuses the session's requests until a person lets it go on, and cuts what is open: a WebSocket or an upload
+// would be of use for as long as it lasts.
 func (s *live) suspend(r *audit.Record) {
 	if s.suspended.Swap(true) {
 		return
 	}
+	s.b.upstream.CutSession(s.id)
 	if err := s.record.Suspend(true); err != nil {
 		s.log.Error("storing that the session is suspended", "err", err)
 	}
