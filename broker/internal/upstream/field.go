@@ -38,7 +38,8 @@ func forbiddenInTrailer(name string) bool {
 }
 
 // nominated returns the options of f's Connection fields: the names of fields that end at this hop.
-// It is nil for the usual "keep-alive" and "close".
+// It is nil for the usual "keep-alive" and "close". What describes the content is for everybody who reads that and
+// cannot be nominated: without its coding nobody could search it.
 func nominated(f protocol.Fields) []string {
 	var names []string
 	for i := range f {
@@ -47,7 +48,7 @@ func nominated(f protocol.Fields) []string {
 		}
 		for option := range strings.SplitSeq(f[i].Value, ",") {
 			option = strings.ToLower(strings.Trim(option, " \t"))
-			if option != "" && option != "keep-alive" && option != "close" {
+			if option != "" && option != "keep-alive" && option != "close" && !strings.HasPrefix(option, "content-") {
 				names = append(names, option)
 			}
 		}
