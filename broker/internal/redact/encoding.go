@@ -1,6 +1,7 @@
 package redact
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/hex"
 	"strings"
@@ -27,6 +28,8 @@ func Encodings() []Encoding {
 	base64Width := func(r int) int { return (8*r - 4) / 6 }
 	return []Encoding{
 		{Name: "raw", Width: func(r int) int { return r }, Streams: one(func(v []byte) []byte { return append([]byte(nil), v...) })},
+		// The names of fields and hosts are spelled in lower case by whoever reads them, ourselves included.
+		{Name: "lower case", Width: func(r int) int { return r }, Streams: one(func(v []byte) []byte { return bytes.ToLower(v) })},
 		{Name: "base64", Width: base64Width, Streams: base64Streams(base64.RawStdEncoding)},
 		{Name: "base64url", Width: base64Width, Streams: base64Streams(base64.RawURLEncoding)},
 		{Name: "hex", Width: func(r int) int { return 2 * r }, Streams: one(func(v []byte) []byte { return hex.AppendEncode(nil, v) })},
