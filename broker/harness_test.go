@@ -31,6 +31,7 @@ type desk struct {
 	t      testing.TB
 	dir    string
 	cfg    Config
+	broker *Broker
 	client *http.Client
 	stop   func()
 }
@@ -63,6 +64,7 @@ func (d *desk) start() {
 	if err != nil {
 		d.t.Fatal(err)
 	}
+	d.broker = b
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- b.Serve(ctx) }()

@@ -18,6 +18,7 @@ import (
 	"torno.internal/broker/internal/credential"
 	"torno.internal/broker/internal/policy"
 	"torno.internal/broker/internal/session"
+	"torno.internal/broker/internal/store"
 	"torno.internal/broker/internal/upstream"
 	"torno.internal/protocol"
 	"torno.internal/protocol/control"
@@ -134,6 +135,7 @@ func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 		s.cancel()
 		return nil, errors.Join(err, ln.Close())
 	}
+	s.revokeDeleted()
 	return s, nil
 }
 
@@ -268,9 +270,19 @@ func (s *live) info() control.SessionInfo {
 // revokeSecret ends the use of one secret in this session, at once: what is open is cut, for any of it
 // may have been authorised by that secret.
 func (s *live) revokeSecret(name string) {
-	s.set.Store(s.secrets().Revoke(name))
+	for old := s.secrets(); !s.set.CompareAndSwap(old, old.Revoke(name)); old = s.secrets() { // another may go at the same time
+	}
 	s.b.upstream.CutSession(s.id)
 	s.notify(protocol.EventRevoke)
+}
+
+// revokeDeleted ends the use of secrets that were deleted before the session was there to be told.
+func (s *live) revokeDeleted() {
+	for _, u := range s.record.Secrets() {
+		if _, err := s.b.store.Secret(s.agent, u.Name, u.Version); errors.Is(err, store.ErrNotFound) {
+			s.revokeSecret(u.Name)
+		}
+	}
 }
 
 // notify tells the guest, if it listens; an event that nobody takes is dropped.
