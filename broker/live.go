@@ -48,6 +48,7 @@ type live struct {
 	ctx    context.Context // ends when the session is no longer served; it is the session's lifetime
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // streams
+	values sync.Mutex     // held while secrets are wiped, and while they are read outside of a stream
 }
 
 // stats are a session's counters.
@@ -204,7 +205,9 @@ func (s *live) run() {
 	s.b.upstream.CloseSession(s.id)
 	s.wg.Wait()
 	s.guards.release(&s.b.matchers)
+	s.values.Lock()
 	s.secrets().Wipe()
+	s.values.Unlock()
 	_ = os.RemoveAll(s.b.socketDir(s.id))
 }
 

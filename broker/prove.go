@@ -45,24 +45,18 @@ func (b *Broker) prove(r *http.Request) (control.Proof, error) {
 	}
 	b.proving.Lock() // one at a time: it takes a core and memory bandwidth from everybody
 	defer b.proving.Unlock()
-	proxied, exposed := s.secrets().Proxied()
-	var secrets []redact.Secret
-	for _, sec := range proxied {
-		secrets = append(secrets, redact.Secret{Value: sec.Value, Prefixes: sec.Preset().Prefix})
+	matcher, p, err := s.wanted()
+	if err != nil {
+		return control.Proof{}, err
 	}
-	strong, weak := redact.Strong(secrets)
-	matcher := redact.NewMatcher(strong)
 	defer matcher.Wipe()
 	began := time.Now()
 	found, err := proof.Search(r.Context(), memory, matcher, controlOf(s.record.CAPEM()))
 	if err != nil {
 		return control.Proof{}, &control.Error{Code: control.CodeInvalid, Message: err.Error()}
 	}
-	p := control.Proof{
-		Outcome: control.ProofClean, Secrets: len(strong), Weak: weak, Exposed: exposed,
-		Encodings: len(redact.Encodings()), Windows: matcher.Windows(),
-		Size: found.Size, Present: found.Present, Zero: found.Zero, Control: found.Control > 0, Seconds: time.Since(began).Seconds(),
-	}
+	p.Size, p.Present, p.Zero, p.Control = found.Size, found.Present, found.Zero, found.Control > 0
+	p.Seconds = time.Since(began).Seconds()
 	switch {
 	case found.Hits > 0:
 		p.Outcome = control.ProofLeak
@@ -70,6 +64,27 @@ func (b *Broker) prove(r *http.Request) (control.Proof, error) {
 		p.Outcome = control.ProofNoControl
 	}
 	return p, s.proved(p)
+}
+
+// wanted returns what a proof looks for, and a clean proof that says what that is. A session that ends meanwhile wipes
+// its secrets: then nothing is proved.
+func (s *live) wanted() (*redact.Matcher, control.Proof, error) {
+	s.values.Lock()
+	defer s.values.Unlock()
+	if s.ctx.Err() != nil {
+		return nil, control.Proof{}, noSession(s.id)
+	}
+	proxied, exposed := s.secrets().Proxied()
+	var secrets []redact.Secret
+	for _, sec := range proxied {
+		secrets = append(secrets, redact.Secret{Value: sec.Value, Prefixes: sec.Preset().Prefix})
+	}
+	strong, weak := redact.Strong(secrets)
+	matcher := redact.NewMatcher(strong)
+	return matcher, control.Proof{
+		Outcome: control.ProofClean, Secrets: len(strong), Weak: weak, Exposed: exposed,
+		Encodings: len(redact.Encodings()), Windows: matcher.Windows(),
+	}, nil
 }
 
 // proved records what was found. After a leak a person must look before the session goes on.

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"sync"
 	"testing"
+	"time"
 
 	"torno.internal/protocol"
 	"torno.internal/protocol/control"
@@ -68,5 +69,26 @@ func TestAttack26DeletedTogether(t *testing.T) {
 				t.Fatalf("round %d: the secret of %s is in use still", round, host(i))
 			}
 		}
+	}
+}
+
+// TestAttack47ProofOfWipedSecrets ends a session whose memory is about to be searched: a search for the zeros that are
+// left of its secrets would prove nothing and look clean.
+func TestAttack47ProofOfWipedSecrets(t *testing.T) {
+	d := newDesk(t, nil)
+	d.must(d.set("my-agent", "API_KEY", testKey, 1))
+	id, _ := vmSession(t, d)
+	s := d.broker.get(id)
+	m, p, err := s.wanted()
+	if err != nil || p.Secrets != 1 {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	m.Wipe()
+	d.must(d.call("POST", control.PathSession+id+"/end", nil, nil))
+	for d.broker.get(id) != nil {
+		time.Sleep(time.Millisecond)
+	}
+	if _, p, err := s.wanted(); err == nil {
+		t.Errorf("after the end: %+v", p)
 	}
 }
