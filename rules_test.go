@@ -159,7 +159,7 @@ var decoders = map[string][]string{
 	"protocol/control":         {"FuzzParseTemplate"},
 	"protocol/http1":           {"FuzzReadRequest", "FuzzReadResponse"},
 	"protocol/seal":            {"FuzzOpen"},
-	"protocol/transport":       {"FuzzParseAddr"},
+	"protocol/transport":       {"FuzzParseAddr", "FuzzReadAnswer"},
 	"protocol/websocket":       {"FuzzFrames"},
 	"broker/internal/audit":    {"FuzzParseLink"},
 	"broker/internal/decode":   {"FuzzReader"},
@@ -170,7 +170,7 @@ var decoders = map[string][]string{
 	"guest/internal/front":     {"FuzzAuthority", "FuzzH2Head"},
 	"guest/internal/names":     {"FuzzAnswer"},
 	"host/internal/config":     {"FuzzParseAgent"},
-	"host/internal/vhostvsock": {"FuzzRing", "FuzzPacket", "FuzzMessage"},
+	"host/internal/vhostvsock": {"FuzzRing", "FuzzPacket", "FuzzMessage", "FuzzAsk"},
 }
 
 // TestAttack22EveryDecoderFuzzed wants a fuzz test for every decoder, by the beginning of its name.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"time"
 )
@@ -36,19 +37,23 @@ func dialHybrid(ctx context.Context, a Addr) (net.Conn, error) {
 	return c, nil
 }
 
-// handshake says "CONNECT P\n" and reads "OK n\n", where n is the VMM's own port, and not a byte more,
-// for what follows is the peer's.
+// handshake says "CONNECT P\n" and reads "OK n\n", where n is the VMM's own port.
 func handshake(c net.Conn, port uint32) error {
 	if _, err := fmt.Fprintf(c, "CONNECT %d\n", port); err != nil {
 		return err
 	}
+	return readAnswer(c)
+}
+
+// readAnswer reads the VMM's answer and not a byte more, for what follows is the peer's.
+func readAnswer(r io.Reader) error {
 	var answer [maxAnswer]byte
 	n := 0
 	for n == 0 || answer[n-1] != '\n' {
 		if n == maxAnswer {
 			return fmt.Errorf("answer %q is too long", answer)
 		}
-		if _, err := c.Read(answer[n : n+1]); err != nil {
+		if _, err := io.ReadFull(r, answer[n:n+1]); err != nil {
 			return fmt.Errorf("no answer, so nobody listens there: %w", err)
 		}
 		n++

@@ -31,8 +31,9 @@ const reservedPort = 1024
 
 // CIDs that mean something (vsock(7)).
 const (
-	CIDHost  = 2 // the host, as seen from a VM
-	minGuest = 3 // the first CID that a VM may have
+	CIDHost     = 2         // the host, as seen from a VM
+	MinGuestCID = 3         // the first CID that a VM may have
+	MaxGuestCID = 1<<32 - 2 // the last one; the next stands for any
 )
 
 // An Addr is where a peer listens. The zero value is nowhere.
@@ -129,8 +130,8 @@ func Dial(ctx context.Context, a Addr) (net.Conn, error) {
 // port, over Unix at a.Path, where the port means nothing.
 //
 // Sockets are made with mode 0600. A stale one is replaced; one that somebody listens on, or that is no
-// socket at all, is an error. Over VSOCK, connections from other than VMs and from ports that need no
-// privilege are closed unseen.
+// socket at all, is an error: ErrInUse, for one that is listened on. Over VSOCK, connections from other
+// than VMs and from ports that need no privilege are closed unseen.
 func Listen(a Addr, port uint32) (net.Listener, error) {
 	switch a.Network {
 	case VSOCK:

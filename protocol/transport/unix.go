@@ -30,7 +30,11 @@ func listenUnix(p string) (net.Listener, error) {
 		}
 		return err
 	}}
-	return config.Listen(context.Background(), "unix", p)
+	l, err := config.Listen(context.Background(), "unix", p)
+	if errors.Is(err, unix.EADDRINUSE) { // it came a moment ago
+		return nil, fmt.Errorf("%q: %w", p, ErrInUse)
+	}
+	return l, err
 }
 
 // removeStale removes a socket that nobody listens on any more.
@@ -48,7 +52,7 @@ func removeStale(p string) error {
 	c, err := net.Dial("unix", p)
 	if err == nil {
 		_ = c.Close()
-		return fmt.Errorf("somebody listens on %q already", p)
+		return fmt.Errorf("%q: %w", p, ErrInUse)
 	}
 	if !errors.Is(err, unix.ECONNREFUSED) {
 		return err

@@ -107,29 +107,36 @@ func listenVSOCK(cid, port uint32) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &vsockListener{l}, nil
+	return Guests(l), nil
 }
 
-// A vsockListener accepts from VMs alone, and from their privileged ports.
-type vsockListener struct{ net.Listener }
+// Guests returns a listener that accepts what l does from VMs alone, and from their privileged ports: what
+// comes over loopback, whose CID is 1, from the host itself, or from a port of 1024 or above is closed
+// unseen. Who has no privilege in a VM can't get at a port below that.
+func Guests(l net.Listener) net.Listener { return &guestListener{l} }
 
-func (l *vsockListener) Accept() (net.Conn, error) {
+type guestListener struct{ net.Listener }
+
+func (l *guestListener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
 		if err != nil {
 			return nil, err
 		}
-		if v, ok := c.(*vsock.Conn); ok && acceptable(c.RemoteAddr()) {
+		if !acceptable(c.RemoteAddr()) {
+			_ = c.Close()
+			continue
+		}
+		if v, ok := c.(*vsock.Conn); ok {
 			return acceptedConn{v}, nil
 		}
-		_ = c.Close()
+		return c, nil
 	}
 }
 
-// acceptable refuses loopback peers, whose CID is 1, the host's own, and unprivileged ports.
 func acceptable(a net.Addr) bool {
 	v, ok := a.(*vsock.Addr)
-	return ok && v.ContextID >= minGuest && v.Port < reservedPort
+	return ok && v.ContextID >= MinGuestCID && v.Port < reservedPort
 }
 
 // PeerCID returns the CID of the VM at the other end of a VSOCK connection. It is false on other

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -153,6 +155,31 @@ func FuzzMessage(f *testing.F) {
 		fe := &frontend{device: New(Config{CID: testCID, Log: slog.New(slog.DiscardHandler)})}
 		if reply, err := fe.getConfig(&m); err == nil && len(reply) != len(m.body) {
 			t.Fatalf("%d bytes of configuration", len(reply))
+		}
+	})
+}
+
+// FuzzAsk gives the reader of "CONNECT P\n" anything: it accepts that line alone, and reads nothing after it.
+func FuzzAsk(f *testing.F) {
+	for _, s := range []string{"CONNECT 52\n", "CONNECT 52\nGET /", "CONNECT 4294967295\n", "CONNECT 4294967296\n", "CONNECT -1\n", "CONNECT +1\n", "connect 1\n", "CONNECT 52", "\n"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		r := strings.NewReader(s)
+		port, err := readAsk(r)
+		if read := len(s) - r.Len(); read > maxAsk {
+			t.Fatalf("%q: %d bytes were read", s, read)
+		}
+		if err != nil {
+			if port != 0 {
+				t.Errorf("%q: an error and port %d", s, port)
+			}
+			return
+		}
+		line, rest, _ := strings.Cut(s, "\n")
+		digits := strings.TrimPrefix(line, "CONNECT ")
+		if n, err := strconv.ParseUint(digits, 10, 32); len(digits) == len(line) || err != nil || uint32(n) != port || r.Len() != len(rest) {
+			t.Errorf("%q: port %d, %d bytes left, want %d", s, port, r.Len(), len(rest))
 		}
 	})
 }

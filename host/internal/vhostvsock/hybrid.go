@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strconv"
@@ -69,7 +70,14 @@ func (d *Device) ServeHybrid(ctx context.Context, l net.Listener) error {
 // connect reads which port is wanted and connects to it.
 func (d *Device) connect(ctx context.Context, c *net.UnixConn) error {
 	stop := context.AfterFunc(ctx, func() { c.Close() })
-	port, err := readAsk(c)
+	err := c.SetReadDeadline(time.Now().Add(askTimeout))
+	var port uint32
+	if err == nil {
+		port, err = readAsk(c)
+	}
+	if err == nil {
+		err = c.SetReadDeadline(time.Time{})
+	}
 	if !stop() || err != nil {
 		c.Close()
 		return errors.Join(ctx.Err(), err)
@@ -78,17 +86,14 @@ func (d *Device) connect(ctx context.Context, c *net.UnixConn) error {
 }
 
 // readAsk reads "CONNECT P\n", and not a byte more: what follows is the guest program's.
-func readAsk(c *net.UnixConn) (uint32, error) {
-	if err := c.SetReadDeadline(time.Now().Add(askTimeout)); err != nil {
-		return 0, err
-	}
+func readAsk(r io.Reader) (uint32, error) {
 	var line [maxAsk]byte
 	n := 0
 	for n == 0 || line[n-1] != '\n' {
 		if n == len(line) {
 			return 0, fmt.Errorf("%q is too long", line)
 		}
-		if _, err := c.Read(line[n : n+1]); err != nil {
+		if _, err := io.ReadFull(r, line[n:n+1]); err != nil {
 			return 0, err
 		}
 		n++
@@ -98,7 +103,7 @@ func readAsk(c *net.UnixConn) (uint32, error) {
 	if !ok || err != nil {
 		return 0, fmt.Errorf("%q is no CONNECT with a port", line[:n])
 	}
-	return uint32(port), c.SetReadDeadline(time.Time{})
+	return uint32(port), nil
 }
 
 // Socketpair returns the two ends of a connection for vhost-user: ours, and QEMU's to inherit.
