@@ -21,6 +21,7 @@ import (
 	"torno.internal/broker/internal/store"
 	"torno.internal/broker/internal/upstream"
 	"torno.internal/protocol/control"
+	"torno.internal/protocol/transport"
 )
 
 // Config says where a broker keeps its state and how it reaches the world.
@@ -32,6 +33,8 @@ type Config struct {
 	Abandoned  time.Duration  // end a session whose guest has had no stream for so long; 0: a minute. A living guest always has its events open
 	Version    string         // of this build, for people
 	Log        *slog.Logger   // nil: none
+
+	listenVSOCK func(transport.Addr, uint32) (net.Listener, error) // nil: the kernel's
 }
 
 // A Broker is open state. Its methods are safe for concurrent use.
@@ -45,13 +48,18 @@ type Broker struct {
 	started  time.Time
 
 	mu      sync.Mutex
-	live    map[string]*live // by session id
+	live    map[string]*live        // by session id
+	cids    map[uint32]*cidListener // of live sessions whose guests come by the kernel's vsock
 	closing bool
 	wg      sync.WaitGroup         // one per live session
 	touched time.Time              // last control request or session end
 	proofs  map[string][]time.Time // by agent: when memory was searched in the last minute
 
 	proving sync.Mutex // held while memory is searched
+
+	// Set by Serve before anything is served.
+	machines  net.Listener // on the kernel's vsock; nil: not listened on
+	vsockPort uint32       // its port
 }
 
 // Open opens the state in cfg.StateDir, or makes it. A *store.BusyError means that another broker has it
@@ -60,7 +68,7 @@ func Open(cfg Config) (*Broker, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	b := &Broker{cfg: cfg, log: cfg.Log, live: map[string]*live{}, proofs: map[string][]time.Time{}, started: time.Now(), touched: time.Now()}
+	b := &Broker{cfg: cfg, log: cfg.Log, live: map[string]*live{}, cids: map[uint32]*cidListener{}, proofs: map[string][]time.Time{}, started: time.Now(), touched: time.Now()}
 	uc, err := upstream.ReadConfig(cfg.Operator)
 	if err != nil {
 		return nil, err
@@ -97,7 +105,15 @@ func (b *Broker) Serve(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if err := b.openVSOCK(); err != nil {
+		return errors.Join(err, ln.Close())
+	}
 	b.resume()
+	var accepting sync.WaitGroup
+	defer accepting.Wait()
+	if b.machines != nil {
+		accepting.Go(func() { b.serveVSOCK(ctx) })
+	}
 	srv := &http.Server{
 		Handler:           b.touching(b.handler()),
 		ReadHeaderTimeout: 10 * time.Second,

@@ -87,9 +87,14 @@ func write(st *stream, resp *protocol.Response, content []byte) (bool, error) {
 // hello answers with all that the guest needs. The exposed values are in it: they are what the
 // operator chose to show.
 func (s *live) hello(req protocol.HelloRequest) (protocol.HelloResponse, error) {
-	token, err := s.record.Hello(req.Nonce)
+	err := s.record.CheckBoot(req.Boot)
+	var token protocol.Token
+	if err == nil {
+		token, err = s.record.Hello(req.Nonce)
+	}
 	if err != nil {
 		s.log.Warn("hello refused", "guest", req.Guest, "err", err)
+		s.note("hello_refused", protocol.ReasonSessionEnded.String())
 		return protocol.HelloResponse{}, protocol.Refuse(protocol.ReasonSessionEnded, err)
 	}
 	env, err := s.env()
@@ -108,6 +113,7 @@ func (s *live) hello(req protocol.HelloRequest) (protocol.HelloResponse, error) 
 		Workload:  s.record.Workload(),
 		RunToken:  s.record.RunToken(),
 		Capture:   protocol.Capture{},
+		OwnEgress: s.record.OwnEgress(),
 		Status:    s.status(),
 	}, nil
 }

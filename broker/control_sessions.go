@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -43,7 +42,7 @@ func (b *Broker) trust(_ context.Context, f control.TrustedFile) (control.Truste
 
 // createSession registers one run of an agent and opens its socket.
 func (b *Broker) createSession(ctx context.Context, req control.SessionRequest) (control.SessionCreated, error) {
-	if err := checkWorkload(&req.Workload); err != nil {
+	if err := checkRequest(&req); err != nil {
 		return control.SessionCreated{}, err
 	}
 	var file *control.AgentPolicy
@@ -61,7 +60,7 @@ func (b *Broker) createSession(ctx context.Context, req control.SessionRequest) 
 	if req.Workload.User == "" {
 		req.Workload.User = p.file.Workload.User
 	}
-	record, err := session.New(b.store, session.Request{SessionRequest: req, Policy: p.file, Secrets: p.uses()})
+	record, boot, err := session.New(b.store, session.Request{SessionRequest: req, Policy: p.file, Secrets: p.uses()})
 	if err != nil {
 		return control.SessionCreated{}, err
 	}
@@ -74,7 +73,33 @@ func (b *Broker) createSession(ctx context.Context, req control.SessionRequest) 
 	}
 	b.record(&control.Meta{Agent: s.agent, Name: s.id}, "session_created")
 	s.log.Info("session created", "isolation", string(req.Isolation))
-	return control.SessionCreated{ID: s.id, Broker: "unix://" + filepath.Join(b.socketDir(s.id), "b"), Warnings: p.warnings()}, nil
+	return control.SessionCreated{
+		ID: s.id, Broker: b.servePlace(record), Boot: boot, Warnings: append(p.warnings(), record.Weaknesses()...),
+	}, nil
+}
+
+// checkRequest refuses what no guest could start, and places where none could be.
+func checkRequest(req *control.SessionRequest) error {
+	place, err := session.PlaceOf(req)
+	if err == nil && place.Network != "" && len(req.RunToken) > 0 {
+		err = errors.New("a run channel is torno run's own: a VM that somebody else starts has none")
+	}
+	if err == nil && place.Network != "" && req.Isolation != protocol.IsolationMicroVM {
+		err = fmt.Errorf("isolation %q at the socket of a VM", req.Isolation)
+	}
+	if err == nil && place.Network == "" && (req.Attach || req.OwnEgress) {
+		err = errors.New("attach and own_egress are for VMs that somebody else starts: name their socket or CID")
+	}
+	if err != nil {
+		return &control.Error{Code: control.CodeInvalid, Message: err.Error()}
+	}
+	if req.Attach { // the machine starts its own
+		if len(req.Workload.Argv) > 0 {
+			return &control.Error{Code: control.CodeInvalid, Message: "workload: an attached guest starts none"}
+		}
+		return nil
+	}
+	return checkWorkload(&req.Workload)
 }
 
 // checkWorkload refuses what no guest could start.

@@ -182,6 +182,11 @@ func (d *desk) dial(addr string, kind protocol.Kind, token []byte) (*peer, error
 	if err != nil {
 		return nil, err
 	}
+	return d.open(c, kind, token)
+}
+
+// open opens a stream on a connection; its error is that of the preface.
+func (d *desk) open(c net.Conn, kind protocol.Kind, token []byte) (*peer, error) {
 	d.t.Cleanup(func() { c.Close() })
 	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 	p := protocol.Preface{Version: protocol.Version, Kind: kind}
@@ -221,13 +226,17 @@ func (p *peer) ask(req *protocol.Request, content string) (protocol.Response, st
 // hello says hello with nonce.
 func (d *desk) hello(addr string, nonce byte) (protocol.HelloResponse, error) {
 	d.t.Helper()
-	var h protocol.HelloResponse
 	p, err := d.dial(addr, protocol.KindHello, nil)
 	if err != nil {
-		return h, err
+		return protocol.HelloResponse{}, err
 	}
+	return p.hello(nonce, nil)
+}
+
+// hello says hello with nonce and a boot nonce, on a stream of that kind, and closes it.
+func (p *peer) hello(nonce byte, boot []byte) (h protocol.HelloResponse, err error) {
 	defer p.Close()
-	body, _ := json.Marshal(protocol.HelloRequest{Nonce: bytes.Repeat([]byte{nonce}, protocol.NonceSize), Guest: "test"})
+	body, _ := json.Marshal(protocol.HelloRequest{Nonce: bytes.Repeat([]byte{nonce}, protocol.NonceSize), Guest: "test", Boot: boot})
 	resp, answer, err := p.ask(&protocol.Request{Method: "POST", Scheme: "torno", Authority: "broker", Path: protocol.PathHello}, string(body))
 	if err != nil {
 		return h, err

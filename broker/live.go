@@ -102,21 +102,9 @@ func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir := b.socketDir(record.ID())
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	addr, err := transport.ParseAddr("unix://" + filepath.Join(dir, "b"))
+	ln, err := b.listenPlace(record)
 	if err != nil {
 		return nil, err
-	}
-	_ = os.Remove(filepath.Join(dir, "b")) // of an earlier broker; the state lock says that it is gone
-	ln, err := transport.Listen(addr, protocol.BrokerPort)
-	if err != nil {
-		return nil, err
-	}
-	if uid := record.PeerUID(); int(uid) != os.Geteuid() {
-		err = errors.Join(os.Chown(filepath.Join(dir, "b"), int(uid), -1), os.Chown(dir, int(uid), -1))
 	}
 	s := &live{
 		b: b, id: record.ID(), agent: record.Agent(), record: record, policy: p.policy, ln: ln,
@@ -126,9 +114,7 @@ func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 	s.paths, s.cookies = p.paths, b.cfg.Operator.Agents[s.agent].Cookies == control.CookiesPass
 	s.suspended.Store(record.Suspended())
 	s.ctx, s.cancel = context.WithDeadline(context.Background(), record.Expires())
-	if err == nil {
-		err = b.allowPrivate(s)
-	}
+	err = b.allowPrivate(s)
 	if err == nil {
 		err = b.add(s)
 	}
@@ -224,6 +210,7 @@ func (s *live) handle(nc net.Conn) {
 	st, p, err := s.accept(nc)
 	if err != nil {
 		s.log.Info("stream refused", "kind", p.Kind.String(), "err", err)
+		s.refused(p, err)
 		return
 	}
 	defer s.leave(p.Kind)

@@ -27,8 +27,9 @@ const NonceSize = 32
 // A HelloRequest is the first thing that a guest says in a session. The same nonce gets the same
 // answer until the token of that answer is first used; after that hello is refused for ever.
 type HelloRequest struct {
-	Nonce []byte `json:"nonce"` // NonceSize random bytes
-	Guest string `json:"guest"` // the guest's build, for people
+	Nonce []byte `json:"nonce"`          // NonceSize random bytes
+	Guest string `json:"guest"`          // the guest's build, for people
+	Boot  []byte `json:"boot,omitempty"` // the boot nonce, where the machine was given one
 }
 
 // A HelloResponse tells the guest all that it needs to know.
@@ -43,6 +44,8 @@ type HelloResponse struct {
 	Workload  Workload  `json:"workload"`     // what to start
 	RunToken  []byte    `json:"run_token"`    // TokenSize bytes for run streams; empty: no run channel, stdio is the console
 	Capture   Capture   `json:"capture_plan"` // how addresses and names are set up
+
+	OwnEgress bool `json:"own_egress,omitempty"` // the machine may have a network card, so that nothing contains the workload
 
 	Status json.RawMessage `json:"status,omitempty"` // what the workload may know of its session, for StatusFile
 }

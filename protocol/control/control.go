@@ -197,6 +197,7 @@ type TrustedFile struct {
 
 // Config is the operator's broker.toml.
 type Config struct {
+	Listen    string             `json:"listen,omitempty"` // vsock://2:618: where VMs reach the broker by the kernel's vsock; none: they don't
 	Upstreams []Upstream         `json:"upstream,omitempty"`
 	Egress    ConfigEgress       `json:"egress"`
 	Agents    map[string]Ceiling `json:"agents,omitempty"`
@@ -256,32 +257,44 @@ type SessionRequest struct {
 	PeerUID   *uint32            `json:"peer_uid,omitempty"`  // uid that will connect; the broker's own if absent
 	File      []byte             `json:"file,omitempty"`      // the agent file, must be trusted; none: all secrets, deny
 	Policy    *AgentPolicy       `json:"policy,omitempty"`    // as parsed from File
+
+	// For a VM that somebody else starts: exactly one of Socket and CID. Neither: the session has a Unix
+	// socket of its own, for torno run.
+	Socket      string `json:"socket,omitempty"`        // hybrid:///P, where P is the VMM's vsock socket (Firecracker's uds_path): the broker listens at P_618. PeerUID is the VMM's user
+	CID         uint32 `json:"cid,omitempty"`           // of the VM on the kernel's vsock
+	NoBootNonce bool   `json:"no_boot_nonce,omitempty"` // with CID: who comes from it first is believed, for the VM can be given no nonce
+
+	Attach    bool `json:"attach,omitempty"`     // the VM has an init of its own, which starts torno-guest attach and the workload: Workload is empty
+	OwnEgress bool `json:"own_egress,omitempty"` // the VM has a network card: credentials are added, nothing is contained
 }
 
 // SessionCreated tells the caller where the session's guest must connect.
 type SessionCreated struct {
 	ID       string   `json:"id"`
-	Broker   string   `json:"broker"` // transport address of the session's own socket: unix:///…
+	Broker   string   `json:"broker"`               // unix:///… of the session's own socket, hybrid:///… as registered, or vsock://2:618
+	Boot     []byte   `json:"boot_nonce,omitempty"` // with CID: NonceSize bytes that the VM must be given, and nobody else; its hello carries them
 	Warnings []string `json:"warnings,omitempty"`
 }
 
 // SessionInfo is what sessions list and show print.
 type SessionInfo struct {
-	ID        string             `json:"id"`
-	Agent     string             `json:"agent"`
-	Isolation protocol.Isolation `json:"isolation"`
-	State     string             `json:"state"` // "waiting" (no hello yet), "live", "suspended", "ended", "revoked"
-	Created   time.Time          `json:"created"`
-	Ended     *time.Time         `json:"ended,omitempty"`
-	Identity  string             `json:"identity"` // how the guest is told apart, for people
-	Argv      []string           `json:"argv"`
-	Secrets   []SecretUse        `json:"secrets"`
-	Requests  uint64             `json:"requests"`
-	Refused   uint64             `json:"refused"`
-	BytesUp   uint64             `json:"bytes_up"`
-	BytesDown uint64             `json:"bytes_down"`
-	Streams   int                `json:"streams"` // open now
-	Last      string             `json:"last,omitempty"`
+	ID          string             `json:"id"`
+	Agent       string             `json:"agent"`
+	Isolation   protocol.Isolation `json:"isolation"`
+	State       string             `json:"state"` // "waiting" (no hello yet), "live", "suspended", "ended", "revoked"
+	Created     time.Time          `json:"created"`
+	Ended       *time.Time         `json:"ended,omitempty"`
+	Identity    string             `json:"identity"`             // how the guest is told apart, for people
+	Containment string             `json:"containment"`          // what keeps the workload from going elsewhere, for people
+	Weaknesses  []string           `json:"weaknesses,omitempty"` // what a person should know of it
+	Argv        []string           `json:"argv"`
+	Secrets     []SecretUse        `json:"secrets"`
+	Requests    uint64             `json:"requests"`
+	Refused     uint64             `json:"refused"`
+	BytesUp     uint64             `json:"bytes_up"`
+	BytesDown   uint64             `json:"bytes_down"`
+	Streams     int                `json:"streams"` // open now
+	Last        string             `json:"last,omitempty"`
 }
 
 // A Proof is what searching a machine's memory for the secrets of its session found, in totals. It does not

@@ -7,5 +7,6 @@ var (
 	ErrEnded     = errors.New("the session has ended")
 	ErrHelloUsed = errors.New("hello was answered and its token has been used")
 	ErrNonce     = errors.New("hello with another nonce than the first")
+	ErrBoot      = errors.New("hello without the machine's boot nonce")
 	ErrToken     = errors.New("not this session's token")
 )

@@ -2,6 +2,8 @@ package session
 
 import (
 	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -25,24 +27,31 @@ type Request struct {
 	Secrets []control.SecretUse // the versions to pin
 }
 
-// New makes a session and stores it. The session waits for its guest's hello.
-func New(records Records, req Request) (*Session, error) {
+// New makes a session and stores it. The session waits for its guest's hello, which must carry boot unless
+// that is nil.
+func New(records Records, req Request) (s *Session, boot []byte, err error) {
 	rec, err := newRecord(req, time.Now().UTC())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	if rec.CID != 0 && !req.NoBootNonce {
+		boot = make([]byte, protocol.NonceSize)
+		_, _ = rand.Read(boot) // never fails: crypto/rand ends the process instead
+		hash := sha256.Sum256(boot)
+		rec.BootHash = hash[:]
 	}
 	ca, key, err := newCA(rec.ID, rec.Created)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	rec.CA = ca.Raw
 	if rec.CAKey, err = x509.MarshalPKCS8PrivateKey(key); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := rec.put(records); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return newSession(records, rec, ca, key), nil
+	return newSession(records, rec, ca, key), boot, nil
 }
 
 func newSession(records Records, rec record, ca *x509.Certificate, key *ecdsa.PrivateKey) *Session {
@@ -64,12 +73,16 @@ func newRecord(req Request, now time.Time) (record, error) {
 	case req.Workload.User != "" && req.Workload.User != protocol.UserAgent && req.Workload.User != protocol.UserRoot:
 		return record{}, fmt.Errorf("workload user %q is neither %q nor %q", req.Workload.User, protocol.UserAgent, protocol.UserRoot)
 	}
+	if _, err := PlaceOf(&req.SessionRequest); err != nil {
+		return record{}, err
+	}
 	rec := record{
 		Format: format, State: StateWaiting, RunToken: slices.Clone(req.RunToken),
 		beginning: beginning{
 			ID: newID(now), Agent: req.Agent, Isolation: req.Isolation, PeerUID: uint32(os.Geteuid()),
 			Workload: cloneWorkload(req.Workload), Policy: req.Policy, Secrets: slices.Clone(req.Secrets),
 			Placeholders: map[string]string{}, Created: now,
+			Socket: req.Socket, CID: req.CID, Attach: req.Attach, OwnEgress: req.OwnEgress,
 		},
 	}
 	if rec.Workload.User == "" {

@@ -57,6 +57,12 @@ type beginning struct {
 	Placeholders map[string]string   `json:"placeholders"` // by secret
 	Created      time.Time           `json:"created"`
 	CA           []byte              `json:"ca"` // certificate, DER
+
+	Socket    string `json:"socket,omitempty"` // hybrid:///P
+	CID       uint32 `json:"cid,omitempty"`
+	BootHash  []byte `json:"boot_hash,omitempty"` // SHA-256 of the boot nonce; none: hello needs none
+	Attach    bool   `json:"attach,omitempty"`
+	OwnEgress bool   `json:"own_egress,omitempty"`
 }
 
 // Counters count what a session did.
@@ -101,6 +107,9 @@ func decodeRecord(id string, b []byte) (record, error) {
 	case r.Leaves < 0 || r.Leaves > protocol.MaxLeaves:
 		err = fmt.Errorf("%d leaf certificates", r.Leaves)
 	default:
+		err = r.checkPlace()
+	}
+	if err == nil {
 		err = r.checkHello()
 	}
 	if err != nil {

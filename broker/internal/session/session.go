@@ -96,7 +96,7 @@ func (s *Session) Info() control.SessionInfo {
 	defer s.mu.Unlock()
 	return control.SessionInfo{
 		ID: s.begun.ID, Agent: s.begun.Agent, Isolation: s.begun.Isolation, State: string(s.stateLocked()),
-		Created: s.begun.Created, Ended: s.rec.Ended, Identity: fmt.Sprintf("own socket, peer uid %d", s.begun.PeerUID),
+		Created: s.begun.Created, Ended: s.rec.Ended, Identity: s.identity(), Containment: s.containment(), Weaknesses: s.Weaknesses(),
 		Argv: slices.Clone(s.begun.Workload.Argv), Secrets: slices.Clone(s.begun.Secrets),
 		Requests: s.rec.Counters.Requests, Refused: s.rec.Counters.Refused,
 		BytesUp: s.rec.Counters.BytesUp, BytesDown: s.rec.Counters.BytesDown,

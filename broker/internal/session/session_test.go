@@ -83,7 +83,7 @@ func request() Request {
 
 func newTestSession(t testing.TB, records Records) *Session {
 	t.Helper()
-	s, err := New(records, request())
+	s, _, err := New(records, request())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestNew(t *testing.T) {
 func TestNewDefaultsPeer(t *testing.T) {
 	req := request()
 	req.PeerUID, req.RunToken = nil, nil
-	s, err := New(newMemory(), req)
+	s, _, err := New(newMemory(), req)
 	if err != nil || int(s.PeerUID()) != os.Geteuid() || len(s.RunToken()) != 0 {
 		t.Errorf("New = %v, uid %d, run token %d bytes", err, s.PeerUID(), len(s.RunToken()))
 	}
@@ -140,11 +140,11 @@ func TestNewRefuses(t *testing.T) {
 		m := newMemory()
 		req := request()
 		change(&req)
-		if s, err := New(m, req); err == nil || s != nil || len(m.kept) > 0 {
+		if s, _, err := New(m, req); err == nil || s != nil || len(m.kept) > 0 {
 			t.Errorf("%s: New = %v, %v; want an error", name, s, err)
 		}
 	}
-	if s, err := New(&memory{broken: errors.New("disk full")}, request()); err == nil || s != nil {
+	if s, _, err := New(&memory{broken: errors.New("disk full")}, request()); err == nil || s != nil {
 		t.Errorf("nothing stored: New = %v, %v", s, err)
 	}
 }
@@ -322,7 +322,8 @@ func TestRecordRefused(t *testing.T) {
 		"live without a token": change("token_hash", nil), "token lost": change("token", nil), "short token": change("token", []byte{1}),
 		"short nonce": change("nonce", []byte{1}), "used and kept": change("token_used", true),
 		"no CA": change("ca", nil), "no key": change("ca_key", nil), "bad key": change("ca_key", []byte{1}),
-		"another's key": change("ca_key", other.rec.CAKey),
+		"another's key":      change("ca_key", other.rec.CAKey),
+		"no socket of a VMM": change("socket", "unix:///p"), "loopback's CID": change("cid", 1), "hash without a CID": change("boot_hash", make([]byte, 32)),
 	}
 	for name, text := range tests {
 		m.kept[s.ID()] = []byte(text)

@@ -38,6 +38,7 @@ var checks = []struct {
 	{"state", checkState},
 	{"sockets", checkSockets},
 	{"broker", checkBroker},
+	{"sessions", checkSessions},
 	{"proxy", checkProxy},
 }
 

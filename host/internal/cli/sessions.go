@@ -98,7 +98,7 @@ func printSession(cmd *cobra.Command, i *control.SessionInfo) error {
 	}
 	for _, row := range [][2]string{
 		{"session", i.ID}, {"agent", i.Agent}, {"state", i.State}, {"isolation", string(i.Isolation)},
-		{"identity", i.Identity}, {"command", strings.Join(i.Argv, " ")},
+		{"identity", i.Identity}, {"contained", i.Containment}, {"command", strings.Join(i.Argv, " ")},
 		{"created", i.Created.Local().Format("2006-01-02 15:04:05")}, {"ended", ended},
 		{"secrets", strings.Join(secrets, "; ")},
 		{"requests", fmt.Sprintf("%d, %d refused", i.Requests, i.Refused)},

@@ -6,6 +6,7 @@ import (
 
 	"torno.internal/protocol"
 	"torno.internal/protocol/control"
+	"torno.internal/protocol/transport"
 )
 
 // BrokerFile is the name of the operator's file.
@@ -19,7 +20,7 @@ func ParseBroker(file string, b []byte) (control.Config, error) {
 		return control.Config{}, err
 	}
 	dir := filepath.Dir(file)
-	c := control.Config{Upstreams: readUpstreams(t, dir)}
+	c := control.Config{Listen: readListen(t), Upstreams: readUpstreams(t, dir)}
 	egress := t.table("egress")
 	c.Egress.AllowPrivate = readPrefixes(egress)
 	egress.eachText("ca", func(at []string, path string) {
@@ -37,6 +38,24 @@ func ParseBroker(file string, b []byte) (control.Config, error) {
 		return control.Config{}, err
 	}
 	return c, nil
+}
+
+// readListen reads where VMs reach the broker by the kernel's vsock.
+func readListen(t *table) string {
+	text := t.text("listen")
+	if !t.has("listen") {
+		return ""
+	}
+	a, err := transport.ParseAddr(text)
+	switch {
+	case err != nil:
+		t.fail(t.at("listen"), "listen: %v", err)
+	case a.Network != transport.VSOCK || a.CID != transport.CIDHost:
+		t.fail(t.at("listen"), "listen = %q: VMs reach the host as vsock://2:618", text)
+	case a.Port >= 1024:
+		t.fail(t.at("listen"), "listen = %q: below port 1024 nobody without privilege can be there first", text)
+	}
+	return text
 }
 
 // readProxy reads how upstreams are reached from networks that are not simply the internet.

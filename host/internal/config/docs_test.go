@@ -25,6 +25,18 @@ func TestDocs(t *testing.T) {
 	}
 }
 
+func TestListen(t *testing.T) {
+	c, err := ParseBroker("broker.toml", []byte("listen = \"vsock://2:618\"\n"))
+	if err != nil || c.Listen != "vsock://2:618" {
+		t.Errorf("%+v, %v", c, err)
+	}
+	for _, bad := range []string{"", "618", "vsock://3:618", "vsock://2:1024", "unix:///p", "hybrid:///p", "vsock://1:618"} {
+		if c, err := ParseBroker("broker.toml", []byte("listen = \""+bad+"\"\n")); err == nil {
+			t.Errorf("listen = %q passes: %+v", bad, c)
+		}
+	}
+}
+
 func TestProxyKeys(t *testing.T) {
 	c, err := ParseBroker("/etc/torno/broker.toml", []byte("[egress]\nproxy = \"http://p.example:3128\"\nproxy_authorization_file = \"auth\"\nno_proxy = [\"a.example\"]\nnat64 = [\"2001:db8::/96\"]\n"))
 	if err != nil || c.Egress.Proxy != "http://p.example:3128" || c.Egress.ProxyAuthorizationFile != "/etc/torno/auth" || len(c.Egress.NoProxy)+len(c.Egress.NAT64) != 2 {

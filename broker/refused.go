@@ -1,0 +1,50 @@
+package broker
+
+import (
+	"errors"
+
+	"torno.internal/broker/internal/audit"
+	"torno.internal/protocol"
+)
+
+// refused records that a stream was not let in. Where it presented the token of another session, the machine
+// behind it is a copy of that session's, restored from a snapshot, and not the one that this session was
+// made for: this session ends, and a copy gets nothing on anybody's socket. The other goes on.
+func (s *live) refused(p protocol.Preface, err error) {
+	var status *protocol.StatusError
+	if !errors.As(err, &status) {
+		return
+	}
+	if status.Status != protocol.StatusToken {
+		s.note("stream_refused", status.Status.String())
+		return
+	}
+	owner := s.b.holder(p.Token)
+	if owner == nil {
+		s.note("stream_refused", status.Status.String())
+		return
+	}
+	s.note("foreign_token", "the token of session "+owner.id)
+	s.log.Warn("a guest presents the token of another session, ending this one", "other", owner.id)
+	if _, err := s.b.finish(s.id, "session_ended", (*live).end); err != nil {
+		s.log.Error("ending a session", "err", err)
+	}
+}
+
+// holder returns the live session whose token it is, or nil.
+func (b *Broker) holder(token protocol.Token) *live {
+	for _, s := range b.sessions("") {
+		if s.record.Holds(token) {
+			return s
+		}
+	}
+	return nil
+}
+
+// note records an event of the session. Past the session's budget such events are counted.
+func (s *live) note(event, reason string) {
+	err := s.b.audit.Event(&audit.Record{Session: s.id, Agent: s.agent, Event: event, Reason: reason})
+	if err != nil && !errors.Is(err, audit.ErrBudget) {
+		s.log.Error("recording an event", "event", event, "err", err)
+	}
+}
