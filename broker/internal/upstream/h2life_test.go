@@ -165,7 +165,9 @@ func TestH2Reuse(t *testing.T) {
 						if p, ok := fr.(*http2.PingFrame); ok && p.Data[0] == 1 {
 							pong = true
 						} else if ok && p.Data[0] == 9 || err != nil || id > 1 {
-							acks = f.acks
+							if id == 1 { // the test looks as soon as it has the second answer
+								acks = f.acks
+							}
 							said <- struct{}{}
 							break
 						}
