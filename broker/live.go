@@ -164,30 +164,16 @@ func (b *Broker) allowPrivate(s *live) error {
 	return nil
 }
 
+// maxConns is how many connections of a session are taken up at once: its streams, and some that have yet to say what
+// they are. Further ones wait in the socket's backlog, where they cost the other sessions no descriptors.
+const maxConns = protocol.MaxStreams + channelStreams + 64
+
 // run accepts streams until the session is no longer served, and then closes all that is open.
 func (s *live) run() {
 	stop := context.AfterFunc(s.ctx, func() { s.ln.Close() })
 	defer stop()
 	s.wg.Go(s.endAbandoned)
-	var delay time.Duration
-	for {
-		nc, err := s.ln.Accept()
-		if s.ctx.Err() != nil {
-			break
-		}
-		if err != nil { // out of descriptors, say: others will be given back
-			delay = min(max(2*delay, 5*time.Millisecond), time.Second)
-			s.log.Error("accepting a stream", "err", err)
-			time.Sleep(delay)
-			continue
-		}
-		delay = 0
-		s.wg.Add(1)
-		go func() {
-			defer s.wg.Done()
-			s.handle(nc)
-		}()
-	}
+	s.acceptAll()
 	s.b.upstream.CloseSession(s.id)
 	s.wg.Wait()
 	s.guards.release(&s.b.matchers)
@@ -195,6 +181,40 @@ func (s *live) run() {
 	s.secrets().Wipe()
 	s.values.Unlock()
 	_ = os.RemoveAll(s.b.socketDir(s.id))
+}
+
+// acceptAll serves connections, each on a goroutine of its own.
+func (s *live) acceptAll() {
+	var delay time.Duration
+	places := make(chan struct{}, maxConns)
+	for {
+		select {
+		case places <- struct{}{}:
+		case <-s.ctx.Done():
+			return
+		}
+		nc, err := s.ln.Accept()
+		if s.ctx.Err() != nil {
+			if err == nil {
+				nc.Close()
+			}
+			return
+		}
+		if err != nil { // out of descriptors, say: others will be given back
+			delay = min(max(2*delay, 5*time.Millisecond), time.Second)
+			s.log.Error("accepting a stream", "err", err)
+			time.Sleep(delay)
+			<-places
+			continue
+		}
+		delay = 0
+		s.wg.Add(1)
+		go func() {
+			defer s.wg.Done()
+			s.handle(nc)
+			<-places
+		}()
+	}
 }
 
 // handle serves one connection of the session's socket.
