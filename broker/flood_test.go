@@ -1,10 +1,15 @@
 package broker
 
 import (
+	"compress/gzip"
+	"io"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
+
+	"torno.internal/protocol"
 )
 
 // TestAttack10SilentFlood opens streams that say nothing, far more than a session may have: the broker takes up a bounded
@@ -30,5 +35,60 @@ func TestAttack10SilentFlood(t *testing.T) {
 	}
 	if _, err := d.hello(good.Broker, 1); err != nil {
 		t.Errorf("another session: %v", err)
+	}
+}
+
+// TestAttack29CodedFlood holds coded answers open, each of which needs a decoder's memory: a session has few at once, and
+// further ones once those have ended.
+func TestAttack29CodedFlood(t *testing.T) {
+	end := make(chan struct{})
+	_, _, stream := opened(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		z := gzip.NewWriter(w)
+		defer z.Close()
+		_, _ = io.WriteString(z, "plain")
+		_ = z.Flush()
+		w.(http.Flusher).Flush()
+		if r.URL.Path == "/hold" {
+			<-end
+		}
+	}), generous)
+	var held []*peer
+	for i := range maxDecoding + 3 {
+		p := stream()
+		var resp protocol.Response
+		if err := p.w.WriteRequest(get("/hold")); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.w.Close(nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.r.ReadResponse(&resp); err != nil {
+			t.Fatal(err)
+		}
+		if i < maxDecoding {
+			held = append(held, p)
+		} else if resp.Fields.Get(protocol.FieldReason) != "streams_exhausted" {
+			t.Errorf("answer %d: %+v", i, resp)
+		}
+	}
+	close(end)
+	for _, p := range held {
+		if b, err := io.ReadAll(p.r); err != nil || string(b) != "plain" {
+			t.Errorf("%q, %v", b, err)
+		}
+		p.Close()
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for range maxDecoding {
+		for {
+			resp, body, err := stream().ask(get("/"), "")
+			if err == nil && resp.Status == 200 && body == "plain" {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("after the flood: %d %q %v", resp.Status, body, err)
+			}
+		}
 	}
 }

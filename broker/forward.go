@@ -58,6 +58,9 @@ func (s *live) exchange(ctx context.Context, st *stream) (reusable bool, err err
 		return x.refuse(protocol.Refuse(protocol.ReasonAuditUnavailable, err))
 	}
 	defer func() {
+		if x.coding != "" {
+			x.s.decoding.Add(-1)
+		}
 		x.outcome.Duration = time.Since(x.started)
 		x.s.stats.count(&x.outcome)
 		if err := x.s.b.audit.End(x.id, &x.outcome); err != nil {

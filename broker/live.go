@@ -44,6 +44,7 @@ type live struct {
 	owner     atomic.Int32 // the process that registered the session; 0: an earlier broker knew
 	cookies   bool         // Set-Cookie passes
 	suspended atomic.Bool  // answers repeated secrets; a person must let the session go on
+	decoding  atomic.Int32 // coded answers that are being decoded
 
 	ctx    context.Context // ends when the session is no longer served; it is the session's lifetime
 	cancel context.CancelFunc

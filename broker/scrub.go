@@ -19,6 +19,10 @@ const (
 	defaultRunsPerSession  = 32
 )
 
+// maxDecoding is how many coded answers of one session are decoded at once: each may need decode.MaxMemory. Nobody asks
+// for one, so few come.
+const maxDecoding = 8
+
 // errReflected ends an exchange whose answer repeats secrets too often.
 var errReflected = protocol.Refuse(protocol.ReasonReflection, errors.New("the answer repeats secrets too often"))
 
@@ -93,6 +97,10 @@ func (x *exchange) checkHead(resp *protocol.Response) (err error) {
 		return nil
 	case resp.Status == 206:
 		return protocol.Refuse(protocol.ReasonCodedContent, fmt.Errorf("part of content coded %q", coding))
+	}
+	if x.s.decoding.Add(1) > maxDecoding {
+		x.s.decoding.Add(-1)
+		return protocol.Refuse(protocol.ReasonStreamsExhausted, errors.New("too many coded answers at once"))
 	}
 	x.coding = coding
 	resp.Fields = redact.DropDescriptions(resp.Fields)

@@ -20,10 +20,11 @@ import (
 
 // Limits on decoded content.
 const (
-	MaxContent = 1 << 30 // bytes
-	MaxRatio   = 200     // of decoded to coded bytes, beyond slack
-	slack      = 1 << 20 // bytes that any ratio may have
-	maxWindow  = 8 << 20 // bytes of a zstd window (RFC 8878 §3.1.1.1.2 asks for 8 MiB)
+	MaxContent = 1 << 30  // bytes
+	MaxRatio   = 200      // of decoded to coded bytes, beyond slack
+	MaxMemory  = 20 << 20 // bytes that one Reader needs at most: a window of 16 MiB with br (RFC 7932 §9.1), and tables
+	slack      = 1 << 20  // bytes that any ratio may have
+	maxWindow  = 8 << 20  // bytes of a zstd window (RFC 8878 §3.1.1.1.2 asks for 8 MiB)
 )
 
 // ErrTooLarge says that content is beyond the limits.
