@@ -112,6 +112,12 @@ func IsFieldValue(s string) bool {
 	return s == "" || !isSpace(s[0]) && !isSpace(s[len(s)-1])
 }
 
+// FoldName returns a field's name as a server behind CGI tells names apart (RFC 3875 §4.1.18): in one case, and with
+// no difference between an underscore and a hyphen.
+func FoldName(name string) string {
+	return strings.ReplaceAll(strings.ToLower(name), "_", "-")
+}
+
 // IsPath reports whether s may stand as a path and query in origin form (RFC 9112 §3.2.1): it begins
 // with a slash and holds visible ASCII without "#", because a fragment is never sent.
 func IsPath(s string) bool {

@@ -20,8 +20,8 @@ type Field struct {
 
 // An Injector puts one secret into requests. Injectors are immutable and safe for concurrent use.
 type Injector interface {
-	// Strip reports whether the workload's own field called name, in any case, is removed from headers
-	// and trailers where the injector sets its own.
+	// Strip reports whether the workload's own field called name, in any case and with hyphens or
+	// underscores, is removed from headers and trailers where the injector sets its own.
 	Strip(name string) bool
 	// Apply makes the fields that carry value. It does not check value.
 	Apply(value secret.Value) ([]Field, error)
@@ -44,7 +44,7 @@ func ValidateMeta(m control.Meta) error { return control.CheckMeta(m) }
 // ValidateValue reports what makes value unusable for m; see control.CheckValue.
 func ValidateValue(m control.Meta, value []byte) error { return control.CheckValue(m, value) }
 
-// isAuthField reports whether name, in lower case, is a field that says who is asking whatever the
+// isAuthField reports whether name, folded, is a field that says who is asking whatever the
 // injector: two identities in one request would leave the choice to the upstream. A cookie is state that
 // the upstream gave the workload, and goes only where an injector sets cookies itself.
 func isAuthField(name string) bool {

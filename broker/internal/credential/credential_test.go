@@ -128,7 +128,7 @@ func TestAttack17OwnCredentialFields(t *testing.T) {
 		use := Use{Injector: tt.in}
 		var sent protocol.Fields
 		for _, name := range []string{"authorization", "proxy-authorization", "x-api-key"} {
-			for _, spelt := range []string{name, strings.ToUpper(name), strings.ToUpper(name[:1]) + name[1:], name} {
+			for _, spelt := range []string{name, strings.ToUpper(name), strings.ToUpper(name[:1]) + name[1:], name, strings.ReplaceAll(name, "-", "_")} {
 				sent = append(sent, protocol.Field{Name: spelt, Value: "mine"})
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"torno.internal/protocol"
 	"torno.internal/protocol/control"
 	"torno.internal/protocol/secret"
 )
@@ -30,12 +31,12 @@ func newHeader(m control.Meta) (*header, error) {
 }
 
 func (h *header) Strip(name string) bool {
-	name = strings.ToLower(name)
+	name = protocol.FoldName(name)
 	if isAuthField(name) {
 		return true
 	}
 	for i := range h.fields {
-		if h.fields[i].name == name {
+		if protocol.FoldName(h.fields[i].name) == name {
 			return true
 		}
 	}

@@ -22,7 +22,7 @@ type Secret struct {
 type Set struct {
 	byOrigin map[protocol.Authority][]*Use // proxied secrets, by name
 	byMark   []*Use                        // those with a placeholder
-	position map[string]bool               // lower-case names of fields that are credential positions
+	position map[string]bool               // folded names of fields that are credential positions
 	secrets  []Secret
 }
 
@@ -69,7 +69,7 @@ func (s *Set) add(sec Secret) error {
 	}
 	u := &Use{Name: m.Name, Version: m.Version, Injector: in, secret: sec}
 	for _, f := range m.Inject.Fields {
-		s.position[strings.ToLower(f.Name)] = true
+		s.position[protocol.FoldName(f.Name)] = true
 	}
 	for _, origin := range m.Audience {
 		a, err := control.ParseOrigin(origin)
@@ -144,7 +144,7 @@ func (s *Set) secured(a protocol.Authority) bool {
 // placeholders returns the candidate whose placeholder stands in a credential position, or nil.
 func (s *Set) placeholders(a protocol.Authority, candidates []*Use, fields protocol.Fields) (chosen *Use, err error) {
 	for i := range fields {
-		name := strings.ToLower(fields[i].Name)
+		name := protocol.FoldName(fields[i].Name)
 		if !isAuthField(name) && !s.position[name] {
 			continue
 		}
