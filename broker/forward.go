@@ -33,6 +33,7 @@ type exchange struct {
 	id        audit.ID
 	outcome   audit.Outcome
 	started   time.Time
+	room      [2]reading
 }
 
 // drainLimit is how much content of a refused request is read away so that the stream can be used
@@ -83,12 +84,11 @@ func (x *exchange) judge() error {
 	x.http2 = x.req.Fields.Get(protocol.FieldHTTP) == "2"
 	x.req.Fields = x.req.Fields.DelFunc(func(f protocol.Field) bool { return strings.HasPrefix(f.Name, "torno-") })
 	connect := x.req.Method == "CONNECT" && x.req.Protocol == ""
-	scheme, path := x.req.Scheme, x.req.Path
+	scheme := x.req.Scheme
 	switch {
 	case x.req.Protocol != "" && x.req.Protocol != protocolWebSocket:
 		return protocol.Refuse(protocol.ReasonUnsupported, fmt.Errorf("extended CONNECT for %q", x.req.Protocol))
-	case connect:
-		scheme, path = "", ""
+	case connect: // has neither scheme nor path
 	case scheme != "https" && scheme != "http":
 		return protocol.Refuse(protocol.ReasonBadRequest, fmt.Errorf("scheme %q", scheme))
 	case x.req.Method == "TRACE":
@@ -105,8 +105,11 @@ func (x *exchange) judge() error {
 	if x.s.suspended.Load() {
 		return protocol.Refuse(protocol.ReasonReflection, nil)
 	}
-	x.decision = x.s.policy.Decide(x.req.Method, scheme, x.authority, path)
-	if err := x.verdict(connect); err != nil {
+	all, err := x.readings()
+	if err != nil {
+		return err
+	}
+	if err := x.decide(all, connect); err != nil {
 		return x.plainHTTP(err)
 	}
 	if connect {
@@ -116,7 +119,7 @@ func (x *exchange) judge() error {
 	if x.guarded = x.s.guarded(x.authority, scheme); x.guarded != nil {
 		x.req.Fields = x.guarded.prepare(x.req.Fields)
 	}
-	x.bare = x.use != nil && !x.s.paths[x.use.Name].Cover(x.method(), path)
+	x.bare = x.use != nil && !x.covered(all)
 	return err
 }
 

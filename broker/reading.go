@@ -1,0 +1,62 @@
+package broker
+
+import (
+	"errors"
+	"strings"
+
+	"torno.internal/protocol"
+)
+
+// A reading is what a server may take a request for.
+type reading struct{ method, path string }
+
+// readings returns all that the request may be taken for, as it is sent last: some servers obey fields instead of the
+// request line. Rules hold for each reading, else a request that is allowed would carry one that is not.
+func (x *exchange) readings() ([]reading, error) {
+	sent := reading{x.method(), x.req.Path}
+	said, found := sent, false
+	for _, l := range x.req.Fields {
+		if l.Name[0] != 'x' {
+			continue
+		}
+		what := &said.method
+		switch protocol.FoldName(l.Name) {
+		case "x-http-method", "x-http-method-override", "x-method-override":
+		case "x-original-url", "x-rewrite-url":
+			what = &said.path
+		default:
+			continue
+		}
+		if found {
+			return nil, protocol.Refuse(protocol.ReasonBadRequest, errors.New("more than one field that stands for another method or path"))
+		}
+		*what, found = l.Value, true
+	}
+	if !found {
+		return append(x.room[:0], sent), nil
+	}
+	said.method = strings.ToUpper(said.method)
+	return append(x.room[:0], said, sent), nil
+}
+
+// decide asks the policy about every reading. The decision is that on the request as it is sent, or the first that is
+// against it.
+func (x *exchange) decide(all []reading, connect bool) error {
+	for _, r := range all {
+		x.decision = x.s.policy.Decide(r.method, x.req.Scheme, x.authority, r.path)
+		if err := x.verdict(connect); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// covered reports whether the request gets the credential, in every reading.
+func (x *exchange) covered(all []reading) bool {
+	for _, r := range all {
+		if !x.s.paths[x.use.Name].Cover(r.method, r.path) {
+			return false
+		}
+	}
+	return true
+}
