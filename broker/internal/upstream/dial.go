@@ -50,7 +50,7 @@ func (d *dialer) dial(ctx context.Context, a protocol.Authority, allow []netip.P
 func (d *dialer) judge(host string, addrs []netip.Addr, allow []netip.Prefix) error {
 	g := d.guard.with(allow)
 	for _, addr := range addrs {
-		if err := g.check(addr); err != nil {
+		if err := g.look(addr); err != nil {
 			return protocol.Refuse(protocol.ReasonForbiddenAddress, fmt.Errorf("%q: %w", host, err))
 		}
 	}
@@ -63,7 +63,31 @@ func (g guard) lastLook(_ context.Context, _, address string, _ syscall.RawConn)
 	if err != nil {
 		return err
 	}
-	return g.check(to.Addr())
+	return g.look(to.Addr())
+}
+
+// look is check for an address on this host's network: its own addresses are closed too, public or not, for what
+// listens there may be closed to the world by a firewall that the host itself does not pass.
+func (g guard) look(addr netip.Addr) error {
+	if err := g.check(addr); err != nil {
+		return err
+	}
+	if !g.exempt(addr.Unmap()) && isOwn(addr.Unmap()) {
+		return &addressError{addr, "this host's own"}
+	}
+	return nil
+}
+
+// isOwn reports whether what is sent to addr stays on this host: then it would also come from addr. Connecting a UDP
+// socket sends nothing. To an address without a route nothing goes at all.
+func isOwn(addr netip.Addr) bool {
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, 9)))
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	from, ok := c.LocalAddr().(*net.UDPAddr)
+	return ok && from.AddrPort().Addr().Unmap() == addr
 }
 
 // dialUnguarded connects to where the operator said.
