@@ -95,7 +95,7 @@ func TestGuestDependencies(t *testing.T) {
 
 // TestGuestSize holds the guest, which every VM boots with, to guestSize.
 func TestGuestSize(t *testing.T) {
-	const guestSize = 9_500_000 // bytes
+	const guestSize = 9_000_000 // bytes
 	binary := filepath.Join(t.TempDir(), "torno-guest")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, "./guest")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

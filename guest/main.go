@@ -38,6 +38,7 @@ func parse(args []string) (boot.Config, error) {
 	broker := flags.String("broker", "", "where the broker listens")
 	run := flags.String("run", "", "where the run channel listens")
 	debug := flags.Bool("debug", false, "log every step")
+	timings := flags.Bool("timings", false, "say when each phase of the start is over")
 	if err := flags.Parse(args); err != nil {
 		return boot.Config{}, err
 	}
@@ -46,6 +47,7 @@ func parse(args []string) (boot.Config, error) {
 		words = boot.CommandLine()
 		*broker, *run, *debug = words.Broker, words.Run, words.Debug
 	}
+	words.Timings = words.Timings || *timings
 	if words.Probe {
 		boot.Probe()
 	}

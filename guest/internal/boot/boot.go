@@ -69,6 +69,7 @@ func Run(ctx context.Context, c Config) int {
 	defer shutdown()
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	g := &guest{Config: c, initial: inInitialNamespaces(), shutdown: shutdown, background: background}
+	g.over("init")
 	exit := g.bootAndRun(ctx, signals)
 	stop()
 	g.waitForServices()
@@ -109,6 +110,7 @@ func (g *guest) bootAndRun(ctx context.Context, signals <-chan os.Signal) protoc
 	exit := workload.Run(ctx, workload.Config{
 		Workload: g.hello.Workload, Env: g.hello.Env, Trust: g.trust, Proxy: g.proxy,
 		Channel: g.run, Signals: signals, PID1: os.Getpid() == 1, Cgroup: g.cgroup, Explain: g.explain, Log: g.Log,
+		Started: func() { g.over("workload") },
 	})
 	if exit.Error != "" && g.run == nil {
 		fmt.Fprintf(os.Stderr, "torno-guest: %s\n", exit.Error)
@@ -136,8 +138,17 @@ func (g *guest) boot(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 		g.Log.Debug("boot", "step", s.name, "took", time.Since(began))
+		g.over(s.name)
 	}
 	return nil
+}
+
+// over says that a phase is over, where somebody wants to know: the host, which has the only clock that
+// runs all the time, takes the times.
+func (g *guest) over(phase string) {
+	if g.Words.Timings {
+		fmt.Fprintf(os.Stderr, "torno-guest: phase over: %s\n", phase)
+	}
 }
 
 // serve runs f until the workload has ended. A service that fails before stops the workload: without

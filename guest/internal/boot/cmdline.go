@@ -15,6 +15,7 @@ const (
 	wordScratch = "torno.scratch" // and one what is written over it
 	wordProbe   = "torno.probe"   // only say that the machine works
 	wordDebug   = "torno.debug"
+	wordTimings = "torno.timings" // say on the console when each phase is over
 )
 
 // Words are what the kernel command line says to us.
@@ -22,6 +23,7 @@ type Words struct {
 	Broker, Run   string // addresses; empty: not given
 	Root, Scratch bool
 	Probe, Debug  bool
+	Timings       bool
 }
 
 // CommandLine reads the kernel command line. The first process of a machine finds no /proc yet and mounts
@@ -39,7 +41,7 @@ func CommandLine() Words {
 
 func parseCommandLine(line string) Words {
 	var w Words
-	flags := map[string]*bool{wordRoot: &w.Root, wordScratch: &w.Scratch, wordProbe: &w.Probe, wordDebug: &w.Debug}
+	flags := map[string]*bool{wordRoot: &w.Root, wordScratch: &w.Scratch, wordProbe: &w.Probe, wordDebug: &w.Debug, wordTimings: &w.Timings}
 	for word := range strings.FieldsSeq(line) {
 		if v, ok := strings.CutPrefix(word, wordBroker); ok {
 			w.Broker = v

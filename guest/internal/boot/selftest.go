@@ -7,7 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
 
 	"torno.internal/protocol"
 	"torno.internal/protocol/http1"
@@ -25,30 +28,69 @@ func (g *guest) selfTest(ctx context.Context) error {
 	if !roots.AppendCertsFromPEM([]byte(g.hello.CA)) {
 		return errors.New("session CA is unreadable")
 	}
-	address := net.JoinHostPort(g.plan.Addr4.String(), "53")
-	dialer := net.Dialer{Resolver: &net.Resolver{
-		PreferGo: true, // /etc/resolv.conf was read before it was ours
-		Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, network, address)
-		},
-	}}
+	deadline, _ := ctx.Deadline()
+	address, err := askName(protocol.SelfTestAuthority, netip.AddrPortFrom(g.plan.Addr4, 53), deadline)
+	if err != nil {
+		return fmt.Errorf("asking for a name: %w", err)
+	}
+	var dialer net.Dialer
 	dialer.SetMultipathTCP(false)
-	tcp, err := dialer.DialContext(ctx, "tcp", protocol.SelfTestAuthority+":443")
+	tcp, err := dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(address, 443).String())
 	if err != nil {
 		return err
 	}
 	defer tcp.Close()
-	deadline, _ := ctx.Deadline()
 	if err := tcp.SetDeadline(deadline); err != nil {
 		return err
 	}
 	conn := tls.Client(tcp, &tls.Config{
 		RootCAs: roots, ServerName: protocol.SelfTestAuthority, NextProtos: []string{"http/1.1"}, MinVersion: tls.VersionTLS13,
+		CurvePreferences: []tls.CurveID{tls.X25519}, // one key share is enough for this machine's own loopback
 	})
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return fmt.Errorf("TLS with our own front: %w", err)
 	}
 	return askSelfTest(conn)
+}
+
+// askName asks server for an IPv4 address of name. The standard library's resolver asks for both families, and
+// reads four files first: under emulation that is a tenth of our time.
+func askName(name string, server netip.AddrPort, deadline time.Time) (netip.Addr, error) {
+	query := dnsmessage.Message{
+		Header:    dnsmessage.Header{ID: 1, RecursionDesired: true},
+		Questions: []dnsmessage.Question{{Name: dnsmessage.MustNewName(name + "."), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}},
+	}
+	b, err := query.Pack()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(server))
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	defer c.Close()
+	if err := c.SetDeadline(deadline); err != nil {
+		return netip.Addr{}, err
+	}
+	if _, err := c.Write(b); err != nil {
+		return netip.Addr{}, err
+	}
+	const maxAnswer = 512 // bytes, without EDNS
+	b = make([]byte, maxAnswer)
+	n, err := c.Read(b)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	var answer dnsmessage.Message
+	if err := answer.Unpack(b[:n]); err != nil {
+		return netip.Addr{}, err
+	}
+	for _, r := range answer.Answers {
+		if a, ok := r.Body.(*dnsmessage.AResource); ok {
+			return netip.AddrFrom4(a.A), nil
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("%v without an address", answer.RCode)
 }
 
 func askSelfTest(conn net.Conn) error {

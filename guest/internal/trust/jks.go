@@ -4,7 +4,7 @@ import (
 	"crypto/sha1" //nolint:gosec // the format's own check of integrity; nothing rests on it
 	"encoding/binary"
 	"encoding/pem"
-	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -36,22 +36,24 @@ func keyStore(bundle []byte, now time.Time) []byte {
 	text := func(b []byte, s string) []byte {
 		return append(binary.BigEndian.AppendUint16(b, uint16(len(s))), s...)
 	}
-	var entries []byte
+	b := make([]byte, 0, len(bundle)) // base64 is larger than what is added to each certificate
+	b = binary.BigEndian.AppendUint32(b, magic)
+	b = binary.BigEndian.AppendUint32(b, version)
+	countAt := len(b)
 	count := uint32(0)
+	b = binary.BigEndian.AppendUint32(b, count)
 	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "CERTIFICATE" {
 			continue
 		}
 		count++
-		entries = binary.BigEndian.AppendUint32(entries, trusted)
-		entries = text(entries, fmt.Sprintf("torno-%d", count))
-		entries = binary.BigEndian.AppendUint64(entries, uint64(now.UnixMilli()))
-		entries = text(entries, "X.509")
-		entries = append(binary.BigEndian.AppendUint32(entries, uint32(len(block.Bytes))), block.Bytes...)
+		b = binary.BigEndian.AppendUint32(b, trusted)
+		b = text(b, "torno-"+strconv.FormatUint(uint64(count), 10))
+		b = binary.BigEndian.AppendUint64(b, uint64(now.UnixMilli()))
+		b = text(b, "X.509")
+		b = append(binary.BigEndian.AppendUint32(b, uint32(len(block.Bytes))), block.Bytes...)
 	}
-	b := binary.BigEndian.AppendUint32(nil, magic)
-	b = binary.BigEndian.AppendUint32(b, version)
-	b = append(binary.BigEndian.AppendUint32(b, count), entries...)
+	binary.BigEndian.PutUint32(b[countAt:], count)
 	h := sha1.New() //nolint:gosec // as above
 	for _, c := range []byte(javaPassword) {
 		h.Write([]byte{0, c})

@@ -83,13 +83,15 @@ func Install(ca []byte, log *slog.Logger) (env []string, err error) {
 	if err := rootfs.WriteFile(caFile, ca); err != nil {
 		return nil, err
 	}
-	if err := rootfs.WriteFile(bundleFile, withCA(systemRoots(), ca)); err != nil {
+	bundle := withCA(systemRoots(), ca)
+	if err := rootfs.WriteFile(bundleFile, bundle); err != nil {
 		return nil, err
 	}
-	if err := rootfs.WriteFile(javaFile, keyStore(withCA(systemRoots(), ca), time.Now())); err != nil {
+	java := keyStore(bundle, time.Now())
+	if err := rootfs.WriteFile(javaFile, java); err != nil {
 		return nil, err
 	}
-	installStores(cert, ca, log)
+	installStores(cert, ca, java, log)
 	for _, v := range variables {
 		env = append(env, v.name+"="+v.file)
 	}
@@ -132,7 +134,7 @@ func withCA(roots, ca []byte) []byte {
 	return append(roots, ca...)
 }
 
-func installStores(cert *x509.Certificate, ca []byte, log *slog.Logger) {
+func installStores(cert *x509.Certificate, ca, java []byte, log *slog.Logger) {
 	report := func(store string, err error) {
 		switch {
 		case err == nil:
@@ -153,7 +155,7 @@ func installStores(cert *x509.Certificate, ca []byte, log *slog.Logger) {
 	for _, path := range javaStores {
 		_, err := os.Stat(path)
 		if err == nil {
-			err = rootfs.WriteFile(path, keyStore(withCA(systemRoots(), ca), time.Now()))
+			err = rootfs.WriteFile(path, java)
 		}
 		report(path, err)
 	}

@@ -25,6 +25,7 @@ type Config struct {
 	Signals  <-chan os.Signal     // passed on to the workload; may be nil
 	PID1     bool                 // we are process 1 of our namespace
 	Cgroup   *os.File             // directory of the cgroup that it runs in; nil: ours
+	Started  func()               // called once it has executed; may be nil
 	Explain  func(*protocol.Exit) // adds to how it ended what is known of it; may be nil
 	Log      *slog.Logger
 }
@@ -129,6 +130,9 @@ func (c Config) runAttached(ctx context.Context) protocol.Exit {
 
 // carry moves the bytes until the workload has ended and all that it wrote is taken.
 func (c Config) carry(ctx context.Context, stop func(), p *process, a *attachment, files *stdio) protocol.Exit {
+	if c.Started != nil {
+		c.Started()
+	}
 	var in, out sync.WaitGroup
 	in.Go(func() {
 		c.feed(a.stdin, files.stdin, stop)

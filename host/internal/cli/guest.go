@@ -79,12 +79,16 @@ func (l *launch) guestRun(ctx context.Context, req control.SessionRequest, begin
 	console := &tailBuffer{limit: 16 << 10}
 	s := start{dir, console, prover}
 	if l.debug {
-		s.console = io.MultiWriter(console, os.Stderr)
+		s.console = io.MultiWriter(s.console, os.Stderr)
+	}
+	if l.timings != nil {
+		s.console = io.MultiWriter(s.console, l.timings)
 	}
 	p, err := begin(ctx, s)
 	if err != nil {
 		return protocol.Exit{}, err
 	}
+	l.timings.over(phaseSandbox)
 	go func() { <-p.Done(); cancel() }() // a dead guest ends the run channel
 	ended := func() {}
 	if prover != nil {
@@ -132,6 +136,9 @@ func (l *launch) startNamespace(ctx context.Context, session control.SessionCrea
 	}
 	if l.debug {
 		spec.Args = append(spec.Args, "-debug")
+	}
+	if l.timings != nil {
+		spec.Args = append(spec.Args, "-timings")
 	}
 	p, err := namespace.Start(ctx, spec)
 	if err != nil {

@@ -32,6 +32,7 @@ type launch struct {
 	mounts      []string
 	guest       string
 	debug       bool
+	timings     *timings // nil: nobody asked
 	machine     machine
 	prove       bool
 	proofFile   string
@@ -41,6 +42,7 @@ type launch struct {
 
 func newRunCommand() *cobra.Command {
 	l := launch{}
+	var timed bool
 	cmd := &cobra.Command{
 		Use:   "run --agent NAME [flags] -- CMD…",
 		Short: "Run a command with an agent's credentials out of its reach",
@@ -76,6 +78,9 @@ executed, 127 if it isn't there, 125 if torno itself failed.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			l.argv = args
+			if timed {
+				l.timings = &timings{began: time.Now()}
+			}
 			l.log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 			return l.run(cmd)
 		},
@@ -90,6 +95,7 @@ executed, 127 if it isn't there, 125 if torno itself failed.`,
 	f.BoolVar(&l.trustConfig, "trust-config", false, "approve torno.toml as it stands now, without asking")
 	f.StringArrayVar(&l.mounts, "mount-ro", nil, "`directory` to show to the command, read-only, at its own path (repeat for more)")
 	f.StringVar(&l.guest, "guest", "", "torno-guest (default: beside torno, or in PATH)")
+	f.BoolVar(&timed, "timings", false, "print what the time until the command's first instruction went into")
 	f.BoolVar(&l.debug, "debug", false, "print what the guest logs")
 	_ = f.MarkHidden("debug")
 	_ = cmd.RegisterFlagCompletionFunc("agent", completeAgents)
@@ -142,6 +148,7 @@ func (l *launch) launch(cmd *cobra.Command) (protocol.Exit, error) {
 	if err != nil {
 		return protocol.Exit{}, err
 	}
+	l.timings.over("broker")
 	dir, err := workingDir()
 	if err != nil {
 		return protocol.Exit{}, err
@@ -150,6 +157,7 @@ func (l *launch) launch(cmd *cobra.Command) (protocol.Exit, error) {
 	if err != nil {
 		return protocol.Exit{}, err
 	}
+	l.timings.over("agent file")
 	s, err := l.prepare(cmd.Context(), dir)
 	if err != nil {
 		return protocol.Exit{}, err
@@ -167,6 +175,7 @@ func (l *launch) launch(cmd *cobra.Command) (protocol.Exit, error) {
 			l.log.Debug("ending the session", "err", err)
 		}
 	}()
+	l.timings.over("session")
 	for _, w := range session.Warnings {
 		fmt.Fprintf(cmd.ErrOrStderr(), "torno: %s\n", config.EscapeControl(w))
 	}
@@ -176,6 +185,9 @@ func (l *launch) launch(cmd *cobra.Command) (protocol.Exit, error) {
 		p = &prover{c: c, session: session.ID, file: l.proofFile}
 	}
 	exit, err := l.guestRun(ctx, req, begin, p, terminal, signals)
+	if l.timings != nil {
+		err = errors.Join(err, l.timings.print(cmd.ErrOrStderr()))
+	}
 	if p != nil {
 		err = errors.Join(err, p.report(cmd.ErrOrStderr()))
 	}

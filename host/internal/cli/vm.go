@@ -96,14 +96,20 @@ func (l *launch) planVM(ctx context.Context, shown []string) (plan *vmPlan, err 
 	if err := l.addDisks(ctx, p, place, size, shown); err != nil {
 		return nil, err
 	}
+	l.timings.over("image")
 	if p.spec.Initrd, err = l.initrd(k, shown); err != nil {
 		return nil, err
 	}
+	l.timings.over("initial file system")
 	p.spec.Words = append(p.spec.Words, "torno.broker=vsock://2:"+strconv.Itoa(protocol.BrokerPort), "torno.run=vsock://2:"+strconv.Itoa(protocol.RunPort))
 	if l.debug {
 		p.spec.Words = append(p.spec.Words, "torno.debug")
 	}
+	if l.timings != nil {
+		p.spec.Words = append(p.spec.Words, "torno.timings")
+	}
 	p.spec.Accel, err = l.findAccel(ctx, place, p)
+	l.timings.over("probe")
 	return p, err
 }
 

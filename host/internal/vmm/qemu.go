@@ -47,6 +47,7 @@ func FindQEMU() (string, error) {
 
 // Check refuses machines that QEMU would refuse in words of its own, as *Error. Start does it too.
 func (s *Spec) Check() error {
+	beginTSC() // a little later it is wanted
 	switch {
 	case s.Memory < minMemory || s.Memory > maxMemory || s.Memory%pageMemory != 0:
 		return &Error{fmt.Errorf("memory of %d bytes", s.Memory), "--memory 2G: from 64M to 1T, whole MiB"}
