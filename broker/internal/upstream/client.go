@@ -141,7 +141,7 @@ func (c *Client) connect(ctx context.Context, key PoolKey) (*conn, error) {
 		c.pool.unreserve(o)
 		return nil, err
 	}
-	cn, err := newConn(ctx, o, tcp)
+	cn, err := newConn(ctx, o, tcp, c.pool.window(o))
 	if err != nil {
 		_ = tcp.Close()
 		c.pool.unreserve(o)

@@ -70,9 +70,10 @@ const (
 	phaseContent              // protocol.IdleTimeout from the last byte
 )
 
-// newConn makes a conn of tcp, with a TLS handshake where the origin has TLS. Its errors are
+// newConn makes a conn of tcp, with a TLS handshake where the origin has TLS. In HTTP/2 the other side may send held
+// bytes of content before somebody reads them. Its errors are
 // *protocol.RefusedError, and tcp is then the caller's to close.
-func newConn(ctx context.Context, o *origin, tcp *net.TCPConn) (*conn, error) {
+func newConn(ctx context.Context, o *origin, tcp *net.TCPConn, held int64) (*conn, error) {
 	s, err := newSocket(tcp)
 	if err != nil {
 		return nil, protocol.Refuse(protocol.ReasonConnect, err)
@@ -88,7 +89,7 @@ func newConn(ctx context.Context, o *origin, tcp *net.TCPConn) (*conn, error) {
 	}
 	c.cut = c.abort
 	if tc, ok := c.rw.(*tls.Conn); ok && tc.ConnectionState().NegotiatedProtocol == protoHTTP2 {
-		c.h2 = newH2(c)
+		c.h2 = newH2(c, held)
 		c.r, c.w = c.h2, c.h2
 	} else {
 		c.r, c.w = http1.NewReader(c), http1.NewWriter(c)

@@ -16,6 +16,7 @@ import (
 // Limits on one HTTP/2 connection.
 const (
 	h2Window           = 512 << 10 // bytes of content that the other side may send before somebody reads them
+	h2Crowd            = 64        // connections of a session; further ones have h2DefaultWindow, so that all of them fit
 	h2DefaultWindow    = 65535     // what both sides begin with (RFC 9113 §6.9.2)
 	h2MaxWindow        = 1<<31 - 1
 	h2FrameSize        = 16 << 10 // bytes of payload: what everybody must accept, and we do
@@ -63,6 +64,7 @@ type h2conn struct {
 	// windows
 	sendConn int64 // what we may still send
 	recvConn int64 // what the other side may still send
+	held     int64 // what it may send before somebody reads it
 	owedConn int64 // what it will be granted when it is worth a frame
 
 	readErr, writeErr error // final
@@ -94,14 +96,15 @@ type h2Head struct {
 	end    bool // nothing follows
 }
 
-// newH2 prepares HTTP/2 on c. Nothing leaves before run.
-func newH2(c *conn) *h2conn {
+// newH2 prepares HTTP/2 on c, with windows of held bytes. Nothing leaves before run.
+func newH2(c *conn, held int64) *h2conn {
 	h := &h2conn{
 		conn:       c,
 		maxStreams: h2MaxStream,
 		window:     h2DefaultWindow,
 		sendConn:   h2DefaultWindow,
-		recvConn:   h2Window,
+		recvConn:   held,
+		held:       held,
 	}
 	h.readable.L, h.writable.L = &h.mu, &h.mu
 	h.h2Request.init()
@@ -114,9 +117,11 @@ func newH2(c *conn) *h2conn {
 	h.ctl = append(h.ctl, http2.ClientPreface...)
 	h.ctl = appendSettings(h.ctl,
 		http2.Setting{ID: http2.SettingEnablePush, Val: 0},
-		http2.Setting{ID: http2.SettingInitialWindowSize, Val: h2Window},
+		http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(held)},
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: protocol.MaxHead})
-	h.ctl = appendWindowUpdate(h.ctl, 0, h2Window-h2DefaultWindow)
+	if held > h2DefaultWindow {
+		h.ctl = appendWindowUpdate(h.ctl, 0, held-h2DefaultWindow)
+	}
 	return h
 }
 

@@ -262,7 +262,7 @@ func TestH2FirstFrame(t *testing.T) {
 
 // TestH2Pending bounds the answers that wait behind a writer that is stuck.
 func TestH2Pending(t *testing.T) {
-	h := newH2(&conn{})
+	h := newH2(&conn{}, h2Window)
 	h.wmu.Lock()
 	for range h2MaxPending {
 		if err := h.answer(appendSettingsAck); err != nil {
@@ -278,7 +278,7 @@ func TestH2Pending(t *testing.T) {
 // TestH2AnswerWhileWriting sends what was queued while somebody wrote, once they have.
 func TestH2AnswerWhileWriting(t *testing.T) {
 	wire := &h2Wire{}
-	h := newH2(&conn{rw: wire})
+	h := newH2(&conn{rw: wire}, h2Window)
 	h.ctl = nil
 	wire.during = func() {
 		wire.during = func() {}

@@ -22,6 +22,10 @@ type h2Fake struct {
 	buf  bytes.Buffer
 	dec  *hpack.Decoder
 	acks int // of our SETTINGS
+
+	// What the client lets us send, as far as request has seen it.
+	room       int64 // on the connection
+	streamRoom int64 // on a new stream
 }
 
 // newH2Fake starts a server that plays script on each connection that has sent its preface.
@@ -35,7 +39,7 @@ func newH2Fake(t testing.TB, script func(f *h2Fake)) *upstreamServer {
 		if string(preface) != http2.ClientPreface {
 			t.Errorf("preface %q", preface)
 		}
-		f := &h2Fake{Framer: http2.NewFramer(c, r), conn: c}
+		f := &h2Fake{Framer: http2.NewFramer(c, r), conn: c, room: h2DefaultWindow, streamRoom: h2DefaultWindow}
 		f.AllowIllegalWrites = true
 		f.enc = hpack.NewEncoder(&f.buf)
 		f.dec = hpack.NewDecoder(4096, nil)
@@ -72,9 +76,15 @@ func (f *h2Fake) request() (id uint32, end bool, fields []hpack.HeaderField, err
 		case *http2.SettingsFrame:
 			if fr.IsAck() {
 				f.acks++
-			} else {
-				_ = f.WriteSettingsAck()
+				continue
 			}
+			if n, ok := fr.Value(http2.SettingInitialWindowSize); ok {
+				f.streamRoom = int64(n)
+			}
+			_ = f.WriteSettingsAck()
+			continue
+		case *http2.WindowUpdateFrame:
+			f.room += int64(fr.Increment)
 			continue
 		case *http2.HeadersFrame:
 			id, end = fr.StreamID, fr.StreamEnded()
@@ -116,6 +126,27 @@ func (f *h2Fake) data() (content []byte, end bool, err error) {
 		}
 		if d, ok := fr.(*http2.DataFrame); ok {
 			return bytes.Clone(d.Data()), d.StreamEnded(), nil
+		}
+	}
+}
+
+// flood sends size bytes of content as the windows let it.
+func (f *h2Fake) flood(id uint32, size int64) {
+	room := map[uint32]int64{0: f.room, id: f.streamRoom}
+	for size > 0 {
+		if n := min(room[0], room[id], h2FrameSize, size); n > 0 {
+			if f.WriteData(id, n == size, make([]byte, n)) != nil {
+				return
+			}
+			room[0], room[id], size = room[0]-n, room[id]-n, size-n
+			continue
+		}
+		fr, err := f.ReadFrame()
+		if err != nil {
+			return
+		}
+		if w, ok := fr.(*http2.WindowUpdateFrame); ok {
+			room[w.StreamID] += int64(w.Increment)
 		}
 	}
 }

@@ -46,11 +46,11 @@ func FuzzH2Response(f *testing.F) {
 			_ = server.(*net.TCPConn).CloseWrite()
 			_, _ = io.Copy(io.Discard, server)
 		}()
-		c, err := newConn(t.Context(), &origin{host: "example.com"}, tcp.(*net.TCPConn))
+		c, err := newConn(t.Context(), &origin{host: "example.com"}, tcp.(*net.TCPConn), h2Window)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.h2 = newH2(c)
+		c.h2 = newH2(c, h2Window)
 		c.r, c.w = c.h2, c.h2
 		// The request is there first, as if the server had waited for it.
 		if err := errors.Join(c.w.WriteRequest("GET", "/", "example.com", nil, 0), c.w.Close(nil)); err != nil {
@@ -161,7 +161,7 @@ func FuzzH2Section(f *testing.F) {
 	f.Add("authorization", bytes.Repeat([]byte("k"), 127))
 	f.Add("a", bytes.Repeat([]byte("k"), 40_000))
 	f.Fuzz(func(t *testing.T, name string, value []byte) {
-		h := newH2(&conn{})
+		h := newH2(&conn{}, h2Window)
 		if h.WriteRequest("GET", "/", "example.com", protocol.Fields{{Name: "x-first", Value: "1"}}, 0) != nil {
 			t.Fatal("refused")
 		}

@@ -266,12 +266,12 @@ func (h *h2conn) grant(n int64) bool {
 	granted := false
 	h.owedConn += n
 	h.owedStream += n
-	if h.owedConn >= h2Window/2 {
+	if h.owedConn >= h.held/2 {
 		h.ctl = appendWindowUpdate(h.ctl, 0, h.owedConn)
 		h.recvConn += h.owedConn
 		h.owedConn, granted = 0, true
 	}
-	if h.owedStream >= h2Window/2 && !h.ended {
+	if h.owedStream >= h.held/2 && !h.ended {
 		h.ctl = appendWindowUpdate(h.ctl, h.id, h.owedStream)
 		h.recvStream += h.owedStream
 		h.owedStream, granted = 0, true

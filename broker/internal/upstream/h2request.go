@@ -84,7 +84,7 @@ func (h *h2conn) open(flags http2.Flags) error {
 		return err
 	}
 	h.h2Stream = h2Stream{
-		id: h.next, method: h.asked, sendStream: int64(h.window), recvStream: h2Window,
+		id: h.next, method: h.asked, sendStream: int64(h.window), recvStream: h.held,
 		heads: h.heads[:0], spare: h.spare, content: h.content,
 	}
 	h.mu.Unlock()

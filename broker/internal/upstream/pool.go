@@ -181,6 +181,17 @@ func (p *pool) attach(o *origin, c aborter) error {
 	return nil
 }
 
+// window returns how much unread content an HTTP/2 connection of o may hold: little where the session has many, for it
+// is memory of ours that an upstream fills and a workload keeps filled.
+func (p *pool) window(o *origin) int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if o.session.places > h2Crowd {
+		return h2DefaultWindow
+	}
+	return h2Window
+}
+
 // unreserve gives back a place that take reserved.
 func (p *pool) unreserve(o *origin) {
 	p.mu.Lock()

@@ -30,7 +30,7 @@ func TestSweep(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			cn, err := newConn(context.Background(), o, tcp)
+			cn, err := newConn(context.Background(), o, tcp, h2Window)
 			if err != nil {
 				t.Fatal(err)
 			}
