@@ -1,7 +1,7 @@
 // Package audit records every exchange before it happens and after it ended, one line of JSON each, in
 // a hash chain: each line carries the SHA-256 of the one before, so that an edit, a removal within, a
-// reordering or an insertion shows, and where. A cut at the end shows only against a copy of the last
-// hash kept elsewhere.
+// reordering or an insertion shows, and where. The chain has no key: a cut at the end, and a change by who
+// writes everything behind it anew, show only against a copy of the last hash kept elsewhere.
 //
 // Lines stand in segments, files that are allocated before they are used. Room is kept for the end of
 // every exchange that has begun, so that a full disk refuses what is new and loses nothing that is open.

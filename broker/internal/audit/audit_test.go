@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -105,8 +106,8 @@ func write(t *testing.T, n int) (dir, path string, all [][]byte) {
 	return dir, path, bytes.SplitAfter(bytes.TrimRight(raw, "\x00"), []byte("\n"))[:2*n]
 }
 
-// An edit, a removal within, a reordering, an insertion and a copy are named; a cut at the end is not,
-// which is why its head is kept elsewhere.
+// An edit, a removal within, a reordering, an insertion and a copy are named. A cut at the end is not, nor is an edit by
+// somebody who writes everything behind it anew, which is why the head is kept elsewhere.
 func TestAttack38EditedAudit(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func([][]byte) [][]byte
@@ -125,6 +126,15 @@ func TestAttack38EditedAudit(t *testing.T) {
 		"torn within":    {func(l [][]byte) [][]byte { l[4] = l[4][:10]; return l }, "record 5"},
 		"after the end":  {func(l [][]byte) [][]byte { return append(l, make([]byte, 64), []byte("x\n")) }, "record 21"},
 		"cut at the end": {func(l [][]byte) [][]byte { return l[:16] }, ""},
+		"all behind it written anew": {func(l [][]byte) [][]byte {
+			l[4] = bytes.Replace(l[4], []byte("x.example"), []byte("y.example"), 1)
+			for i := 5; i < len(l); i++ {
+				prev := lineHash(l[i-1][:len(l[i-1])-1])
+				at := bytes.Index(l[i], []byte(`"prev":"`)) + len(`"prev":"`)
+				l[i] = slices.Concat(l[i][:at], appendHex(nil, prev[:]), l[i][at+64:])
+			}
+			return l
+		}, ""},
 		"clock of the end": {func(l [][]byte) [][]byte {
 			l[19] = bytes.Replace(l[19], []byte(`"time":"2`), []byte(`"time":"1`), 1)
 			return l
