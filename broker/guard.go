@@ -82,9 +82,19 @@ func (g *guards) release(cache *redact.Cache) {
 // prepare makes the request ask for what can be searched: content without coding, and whole.
 func (g *guarded) prepare(f protocol.Fields) protocol.Fields {
 	f = f.DelFunc(func(l protocol.Field) bool {
-		return l.Name == "accept-encoding" || !g.ranges && (l.Name == "range" || l.Name == "if-range")
+		return l.Name == "accept-encoding" || !g.ranges && asksForRange(l.Name)
 	})
 	return append(f, protocol.Field{Name: "accept-encoding", Value: "identity"})
+}
+
+// asksForRange reports whether some server takes the field for Range, or as a condition on it: Apache's has a name from
+// before RFC 2068, Azure's one of its own.
+func asksForRange(name string) bool {
+	switch name {
+	case "range", "if-range", "request-range", "x-ms-range":
+		return true
+	}
+	return false
 }
 
 // scrubFields scrubs one section of a response's fields: cookies are credentials that a workload would keep after
