@@ -197,10 +197,8 @@ func TestVMAttack36Killed(t *testing.T) {
 	awaitVMs(t, 0)
 
 	r = h.startRun(nil, "echo ready; sleep 1000")
-	for _, pid := range descendants(t, r.Process.Pid) {
-		if isVM(pid) {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
+	if err := syscall.Kill(r.vm(t), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
 	}
 	_ = r.Wait()
 	if code := r.ProcessState.ExitCode(); code != 125 || !strings.Contains(r.stderr.String(), "ended without saying how") {

@@ -103,7 +103,7 @@ type EventType string
 
 // The events.
 const (
-	EventClock    EventType = "clock"    // correct the clock; sent on subscription, then every few minutes
+	EventClock    EventType = "clock"    // correct the clock; sent on subscription, then every few seconds
 	EventRevoke   EventType = "revoke"   // cut every open connection of the workload
 	EventShutdown EventType = "shutdown" // stop the workload in an orderly way
 )

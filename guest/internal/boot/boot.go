@@ -52,6 +52,7 @@ type guest struct {
 	proxy    string   // explicit proxy's URL
 	run      *workload.Channel
 	cgroup   *os.File // the workload's; nil: none of its own
+	drift    drift    // of the clock; the events' alone
 	shutdown context.CancelFunc
 
 	background context.Context // of the services below; ends after the workload

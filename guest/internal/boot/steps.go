@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"strconv"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -114,29 +113,6 @@ func (g *guest) hide(context.Context) error {
 		g.Log.Warn("processes of other users stay visible in /proc", "error", err)
 	}
 	return nil
-}
-
-// setClock takes the host's time. The round trip's error is milliseconds; certificates are back-dated.
-func (g *guest) setClock(context.Context) error { return settime(g.hello.Time) }
-
-func settime(t time.Time) error {
-	now := unix.NsecToTimespec(t.UnixNano())
-	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &now); err != nil {
-		return fmt.Errorf("setting the clock to %v: %w", t.Format(time.RFC3339), err)
-	}
-	return nil
-}
-
-// correctClock takes the host's time again, where the clock is the guest's own and off by more than the
-// way here can explain.
-func (g *guest) correctClock(t time.Time) {
-	const tolerance = 100 * time.Millisecond
-	if off := time.Until(t).Abs(); !g.ownsKernel() || off < tolerance {
-		return
-	}
-	if err := settime(t); err != nil {
-		g.Log.Error("clock", "error", err)
-	}
 }
 
 // A sysctl is a row of the table below /proc/sys.
