@@ -24,12 +24,21 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"torno.internal/host/internal/vmm"
 )
 
 // bin holds the real binaries, built once for all tests of this package.
 var bin string
 
+// TestMain makes the test binary the stand-in for other VMMs too.
 func TestMain(m *testing.M) {
+	switch {
+	case len(os.Args) > 1 && os.Args[1] == standIn:
+		os.Exit(runStandIn(os.Args[2:]))
+	case len(os.Args) > 1 && os.Args[1] == vmm.ExecCommand:
+		os.Exit(vmm.Exec(os.Args[2:]))
+	}
 	os.Exit(testMain(m))
 }
 

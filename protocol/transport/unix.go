@@ -54,6 +54,9 @@ func removeStale(p string) error {
 		_ = c.Close()
 		return fmt.Errorf("%q: %w", p, ErrInUse)
 	}
+	if errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("%q is a socket of somebody else", p)
+	}
 	if !errors.Is(err, unix.ECONNREFUSED) {
 		return err
 	}

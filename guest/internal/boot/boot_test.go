@@ -197,11 +197,14 @@ func TestNotInitialInNamespaces(t *testing.T) {
 
 func TestParseCommandLine(t *testing.T) {
 	got := parseCommandLine("console=ttyS0 torno.broker=vsock://2:618 torno.run=vsock://2:619 quiet torno.debug torno.root torno.scratch\n")
-	want := Words{Broker: "vsock://2:618", Run: "vsock://2:619", Debug: true, Root: true, Scratch: true}
+	want := Words{Broker: "vsock://2:618", Run: "vsock://2:619", Debug: true, Root: diskRoot, Scratch: diskScratch}
 	if got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if got := parseCommandLine("xtorno.broker=a torno.run torno.probes torno.root=yes"); got != (Words{}) {
+	if got := parseCommandLine("xtorno.broker=a torno.run torno.probes torno.debug=no"); got != (Words{}) {
+		t.Errorf("got %+v", got)
+	}
+	if got := parseCommandLine("torno.root=vda torno.scratch=vdb"); got != (Words{Root: "vda", Scratch: "vdb"}) {
 		t.Errorf("got %+v", got)
 	}
 }

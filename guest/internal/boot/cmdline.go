@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"cmp"
 	"os"
 	"strings"
 
@@ -9,10 +10,10 @@ import (
 
 // Words of the kernel command line. A word that is not torno's is not ours to judge.
 const (
-	wordBroker  = "torno.broker="
-	wordRun     = "torno.run="
-	wordRoot    = "torno.root"    // a disk named so holds the root file system, to be read only
-	wordScratch = "torno.scratch" // and one what is written over it
+	wordBroker  = "torno.broker" // =ADDRESS
+	wordRun     = "torno.run"
+	wordRoot    = "torno.root"    // a disk named torno-root holds the root file system, to be read only; with =NAME the disk of that name
+	wordScratch = "torno.scratch" // likewise, of what is written over it
 	wordProbe   = "torno.probe"   // only say that the machine works
 	wordDebug   = "torno.debug"
 	wordTimings = "torno.timings" // say on the console when each phase is over
@@ -21,7 +22,7 @@ const (
 // Words are what the kernel command line says to us.
 type Words struct {
 	Broker, Run   string // addresses; empty: not given
-	Root, Scratch bool
+	Root, Scratch string // disks: their serial numbers, or devices in /dev; empty: none
 	Probe, Debug  bool
 	Timings       bool
 }
@@ -41,14 +42,15 @@ func CommandLine() Words {
 
 func parseCommandLine(line string) Words {
 	var w Words
-	flags := map[string]*bool{wordRoot: &w.Root, wordScratch: &w.Scratch, wordProbe: &w.Probe, wordDebug: &w.Debug, wordTimings: &w.Timings}
+	flags := map[string]*bool{wordProbe: &w.Probe, wordDebug: &w.Debug, wordTimings: &w.Timings}
+	values := map[string]*string{wordBroker: &w.Broker, wordRun: &w.Run, wordRoot: &w.Root, wordScratch: &w.Scratch}
+	defaults := map[string]string{wordRoot: diskRoot, wordScratch: diskScratch}
 	for word := range strings.FieldsSeq(line) {
-		if v, ok := strings.CutPrefix(word, wordBroker); ok {
-			w.Broker = v
-		} else if v, ok := strings.CutPrefix(word, wordRun); ok {
-			w.Run = v
-		} else if flag := flags[word]; flag != nil {
+		name, value, given := strings.Cut(word, "=")
+		if flag := flags[word]; flag != nil {
 			*flag = true
+		} else if v := values[name]; v != nil && (given || defaults[name] != "") {
+			*v = cmp.Or(value, defaults[name])
 		}
 	}
 	return w

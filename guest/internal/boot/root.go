@@ -30,7 +30,7 @@ const (
 // and gives it the mounts and devices that the workload finds. Without an image it gives them to the
 // root that we have.
 func (g *guest) enterRoot(ctx context.Context) error {
-	if !g.Words.Root {
+	if g.Words.Root == "" {
 		if err := g.mountAll("/", mounts); err != nil {
 			return err
 		}
@@ -65,11 +65,11 @@ func ensureDevices(dir string) error {
 }
 
 func (g *guest) mountOverlay(ctx context.Context) error {
-	if err := g.mountDisk(ctx, diskRoot, lowerDir, unix.MS_RDONLY|unix.MS_NOATIME|unix.MS_NODEV); err != nil {
+	if err := g.mountDisk(ctx, g.Words.Root, lowerDir, unix.MS_RDONLY|unix.MS_NOATIME|unix.MS_NODEV); err != nil {
 		return err
 	}
-	if g.Words.Scratch {
-		if err := g.mountDisk(ctx, diskScratch, scratchDir, unix.MS_NOATIME|unix.MS_NODEV); err != nil {
+	if g.Words.Scratch != "" {
+		if err := g.mountDisk(ctx, g.Words.Scratch, scratchDir, unix.MS_NOATIME|unix.MS_NODEV); err != nil {
 			return err
 		}
 	} else {
@@ -144,7 +144,8 @@ func (g *guest) mountDisk(ctx context.Context, name, target string, flags uintpt
 	return fmt.Errorf("mounting the disk %s: %w", name, errs)
 }
 
-// findDisk returns the device of the disk with that serial number.
+// findDisk returns the device of the disk with that serial number, or of that name: not every VMM gives disks
+// serial numbers of their owner's choice.
 func findDisk(name string) string {
 	const dir = "/sys/class/block"
 	entries, err := os.ReadDir(dir)
@@ -152,6 +153,9 @@ func findDisk(name string) string {
 		return ""
 	}
 	for _, e := range entries {
+		if e.Name() == name {
+			return "/dev/" + name
+		}
 		serial, err := os.ReadFile(filepath.Join(dir, e.Name(), "serial"))
 		if err == nil && strings.TrimSpace(string(serial)) == name {
 			return "/dev/" + e.Name()

@@ -96,9 +96,13 @@ func printSession(cmd *cobra.Command, i *control.SessionInfo) error {
 	if i.Ended != nil {
 		ended = i.Ended.Local().Format("2006-01-02 15:04:05")
 	}
+	command := strings.Join(i.Argv, " ")
+	if len(i.Argv) == 0 {
+		command = "the VM's own"
+	}
 	for _, row := range [][2]string{
 		{"session", i.ID}, {"agent", i.Agent}, {"state", i.State}, {"isolation", string(i.Isolation)},
-		{"identity", i.Identity}, {"contained", i.Containment}, {"command", strings.Join(i.Argv, " ")},
+		{"identity", i.Identity}, {"contained", i.Containment}, {"command", command},
 		{"created", i.Created.Local().Format("2006-01-02 15:04:05")}, {"ended", ended},
 		{"secrets", strings.Join(secrets, "; ")},
 		{"requests", fmt.Sprintf("%d, %d refused", i.Requests, i.Refused)},

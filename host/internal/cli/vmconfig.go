@@ -1,0 +1,339 @@
+package cli
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"torno.internal/host/internal/config"
+	"torno.internal/host/internal/vmconfig"
+	"torno.internal/host/internal/vmm"
+	"torno.internal/images/rootfs"
+	"torno.internal/protocol"
+	"torno.internal/protocol/control"
+)
+
+// Names of VMMs whose configuration is written.
+const (
+	firecracker     = "firecracker"
+	cloudHypervisor = "cloud-hypervisor"
+)
+
+func newVMCommand() *cobra.Command {
+	return group("vm", "VMs that another VMM runs", newVMConfigCommand())
+}
+
+// A vmRequest is one torno vm config.
+type vmRequest struct {
+	launch
+	vmm                      string
+	socket                   string // BASE
+	uid                      int
+	rootfs, initrdFile, init string
+	attach, ownEgress, wait  bool
+	noSession, asJSON        bool
+}
+
+func newVMConfigCommand() *cobra.Command {
+	v := &vmRequest{}
+	cmd := &cobra.Command{
+		Use:       "config firecracker|cloud-hypervisor --agent NAME --socket PATH [flags] [-- CMD…]",
+		Short:     "Write the configuration of a VM for another VMM, and make a session for it",
+		ValidArgs: []string{firecracker, cloudHypervisor},
+		Long: `Write the configuration of a VM for Firecracker or Cloud Hypervisor, and make a
+session for it: the broker listens at PATH_618, where the VMM brings what the
+guest dials, until the session ends. PATH itself is the VMM's to make. Each VM
+needs a PATH of its own. The session ends a minute after its VM has gone, or by
+"torno sessions revoke".
+
+The VM boots torno's kernel, its guest, and an image (--image), or a root file
+system of yours (--rootfs), which it sees read-only below what it writes. With
+--kernel and --init the guest is in your root file system already; with --attach
+that has an init of its own, which starts "torno-guest attach" and the agent.
+images/README.md shows how. A kernel of yours needs the drivers inside, or in
+an --initrd.
+
+--uid is the user that the VMM runs as, if it is another: the socket is made
+with that user's rights and belongs to it. That takes root. The directory must
+be writable by nobody else.
+
+--wait boots up to where a snapshot can be taken and restored more than once:
+the guest waits there until a session is made for the VM that it finds itself
+in. With --no-session none is made now.
+
+What is printed is tested against a stand-in that speaks the VMMs' documented
+socket protocol and reads these files. Firecracker needs to be 1.8 or newer for
+torno's own kernel, which finds its devices by ACPI.`,
+		Example: `  torno vm config firecracker --agent my-agent --socket /run/vm7/v -- python3 agent.py >vm7.json
+  firecracker --no-api --config-file vm7.json
+
+  torno vm config cloud-hypervisor --agent my-agent --socket /run/vm8/v --json -- python3 agent.py | jq .config
+  torno vm config firecracker --agent my-agent --socket /srv/jailer/firecracker/9/root/v --uid 10009 -- python3 agent.py`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 || args[0] != firecracker && args[0] != cloudHypervisor {
+				return usageError{&hintError{errors.New("which VMM?"), "torno vm config firecracker, or cloud-hypervisor"}}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			v.vmm, v.argv = args[0], args[1:]
+			v.log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+			return v.run(cmd)
+		},
+	}
+	v.flags(cmd)
+	return cmd
+}
+
+func (v *vmRequest) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&v.agent, "agent", "", "whose secrets and policy (required)")
+	f.StringVar(&v.socket, "socket", "", "`path` of the VMM's vsock socket, absolute (required)")
+	f.IntVar(&v.uid, "uid", os.Geteuid(), "`user` that the VMM runs as")
+	f.StringVar(&v.machine.image, "image", rootfs.Base, "`name` of the VM's root file system (torno image list)")
+	f.StringVar(&v.rootfs, "rootfs", "", "`file` with a root file system of yours instead")
+	f.StringVar(&v.machine.kernel, "kernel", "", "`file` of another kernel; with --init and --attach an uncompressed vmlinux")
+	f.StringVar(&v.init, "init", "", "`path` of torno-guest in --rootfs, which the kernel starts itself")
+	f.BoolVar(&v.attach, "attach", false, "the root file system has an init of its own, which starts torno-guest attach")
+	f.StringVar(&v.initrdFile, "initrd", "", "`file` with the initial file system of your --kernel, with --init and --attach")
+	f.BoolVar(&v.ownEgress, "own-egress", false, "the VM has a network card: credentials are added, nothing is contained")
+	f.BoolVar(&v.wait, "wait", false, "the guest waits before its hello, for snapshots")
+	f.StringVar(&v.machine.memory, "memory", defaultMemory, "the VM's memory, in M or G")
+	f.IntVar(&v.machine.cpus, "cpus", 1, "the VM's processors")
+	f.BoolVar(&v.noSession, "no-session", false, "make no session")
+	f.BoolVar(&v.trustConfig, "trust-config", false, "approve torno.toml as it stands now, without asking")
+	f.StringVar(&v.guest, "guest", "", "torno-guest (default: beside torno, or in PATH)")
+	f.BoolVar(&v.asJSON, "json", false, "print session and configuration as JSON")
+	_ = cmd.RegisterFlagCompletionFunc("agent", completeAgents)
+	_ = cmd.RegisterFlagCompletionFunc("image", completeImages)
+	_ = cmd.MarkFlagFilename("rootfs")
+	_ = cmd.MarkFlagFilename("kernel")
+	_ = cmd.MarkFlagFilename("initrd")
+}
+
+// check is what is wrong with the flags by themselves.
+func (v *vmRequest) check() error {
+	ownKernel := v.init != "" || v.attach
+	switch {
+	case !control.ValidAgent(v.agent):
+		return &hintError{fmt.Errorf("--agent %q is not an agent's name", v.agent), "torno vm config " + v.vmm + " --agent NAME …; a name is " + control.AgentGrammar}
+	case !filepath.IsAbs(v.socket) || filepath.Clean(v.socket) != v.socket:
+		return &hintError{fmt.Errorf("--socket %q is not an absolute path", v.socket), "--socket /run/vm7/v, in a directory of this VM's"}
+	case v.uid < 0:
+		return fmt.Errorf("--uid %d", v.uid)
+	case v.attach && v.init != "":
+		return errors.New("--init is torno-guest as the first process, --attach is not: one of the two")
+	case v.attach && len(v.argv) > 0:
+		return &hintError{errors.New("with --attach the VM starts its own programs"), "leave the command out"}
+	case !v.attach && len(v.argv) == 0:
+		return &hintError{errors.New("no command"), "torno vm config … -- CMD, or --attach"}
+	case ownKernel && (v.rootfs == "" || v.machine.kernel == ""):
+		return &hintError{errors.New("--init and --attach need a root file system and a kernel of yours"), "--rootfs FILE --kernel FILE"}
+	case !ownKernel && v.initrdFile != "":
+		return &hintError{errors.New("--initrd is for --init and --attach"), "leave it out: the guest comes in an initrd of torno's"}
+	}
+	return nil
+}
+
+// run is the command. The session comes last, so that nothing is left where something is wrong.
+func (v *vmRequest) run(cmd *cobra.Command) error {
+	if err := v.check(); err != nil {
+		return usageError{err}
+	}
+	m, err := v.plan(cmd)
+	if err != nil {
+		return err
+	}
+	out := vmOutput{VMM: v.vmm}
+	if v.vmm == firecracker {
+		out.Config, err = m.Firecracker()
+	} else {
+		var c vmconfig.CloudHypervisor
+		if c, err = m.CloudHypervisor(); err == nil {
+			out.Config = c
+			out.Arguments, err = c.Arguments()
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if !v.noSession {
+		if err := v.register(cmd, &out); err != nil {
+			return err
+		}
+	}
+	return out.print(cmd, v.asJSON, v.socket)
+}
+
+// plan says what machine it is, and gets what it boots from.
+func (v *vmRequest) plan(cmd *cobra.Command) (*vmconfig.Machine, error) {
+	m := &vmconfig.Machine{CPUs: v.machine.cpus, Socket: v.socket, Words: []string{"torno.broker=vsock://2:" + strconv.Itoa(protocol.BrokerPort)}}
+	var err error
+	if m.Memory, err = parseSize("--memory", v.machine.memory); err != nil {
+		return nil, err
+	}
+	if v.wait {
+		m.Words = append(m.Words, "torno.wait")
+	}
+	if m.Root.Path, err = v.findRoot(cmd); err != nil {
+		return nil, err
+	}
+	if v.init != "" || v.attach {
+		m.Words = append(m.Words, "root=/dev/vda", "rw")
+		if v.init != "" {
+			m.Words = append(m.Words, "init="+v.init)
+		}
+		if m.Kernel, err = existing(v.machine.kernel); err == nil && v.initrdFile != "" {
+			m.Initrd, err = existing(v.initrdFile)
+		}
+		return m, err
+	}
+	m.Root.ReadOnly = true
+	m.Words = append(m.Words, "torno.root=vda")
+	place, err := rootfs.Place()
+	if err != nil {
+		return nil, err
+	}
+	k, err := v.findKernel(cmd.Context(), place)
+	if err != nil {
+		return nil, err
+	}
+	m.Kernel = k.Path()
+	if v.vmm == cloudHypervisor {
+		v.machine.kind = string(vmm.Q35) // its devices are on PCI as well
+	}
+	initrd, err := v.initrd(k, nil)
+	if err != nil {
+		return nil, err
+	}
+	m.Initrd, err = keepInitrd(place, initrd)
+	return m, err
+}
+
+// findRoot returns the file of the VM's root file system.
+func (v *vmRequest) findRoot(cmd *cobra.Command) (string, error) {
+	if v.rootfs != "" {
+		return existing(v.rootfs)
+	}
+	place, err := rootfs.Place()
+	if err != nil {
+		return "", err
+	}
+	image, err := openImage(cmd.Context(), rootfs.Store{Dir: place}, v.machine.image)
+	if err != nil {
+		return "", err
+	}
+	return image.Path(), nil
+}
+
+// existing returns the absolute path of a regular file.
+func existing(path string) (string, error) {
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%q is not a file", path)
+	}
+	if err != nil {
+		return "", err
+	}
+	return filepath.Abs(path)
+}
+
+// keepInitrd keeps an initial file system under its hash, for as many VMs as boot from it. There is nothing
+// secret in one.
+func keepInitrd(place string, b []byte) (string, error) {
+	sum := sha256.Sum256(b)
+	dir := filepath.Join(place, ".initrds")
+	path := filepath.Join(dir, hex.EncodeToString(sum[:16])+".img")
+	if info, err := os.Stat(path); err == nil && info.Size() == int64(len(b)) {
+		return path, nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	f, err := os.CreateTemp(dir, ".new-*")
+	if err != nil {
+		return "", err
+	}
+	defer os.Remove(f.Name()) // fails once it is renamed
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
+		return "", err
+	}
+	return path, os.Rename(f.Name(), path)
+}
+
+// register makes the session that waits for the VM.
+func (v *vmRequest) register(cmd *cobra.Command, out *vmOutput) error {
+	c, err := ensure(cmd.Context())
+	if err != nil {
+		return err
+	}
+	dir, err := workingDir()
+	if err != nil {
+		return err
+	}
+	uid := uint32(v.uid)
+	req := control.SessionRequest{
+		Agent: v.agent, Isolation: protocol.IsolationMicroVM, PeerUID: &uid, Socket: "hybrid://" + v.socket,
+		Attach: v.attach, OwnEgress: v.ownEgress, Workload: protocol.Workload{Argv: v.argv},
+	}
+	if req.File, err = v.agentFile(cmd, c, dir); err != nil {
+		return err
+	}
+	var session control.SessionCreated
+	if err := c.do(cmd.Context(), "POST", control.PathSessions, req, &session); err != nil {
+		return v.explain(err)
+	}
+	out.Session, out.Socket, out.Warnings = session.ID, session.Broker, session.Warnings
+	return nil
+}
+
+// A vmOutput is what torno vm config prints.
+type vmOutput struct {
+	VMM       string   `json:"vmm"`
+	Session   string   `json:"session,omitempty"`
+	Socket    string   `json:"socket,omitempty"` // hybrid:///BASE, as it was registered
+	Warnings  []string `json:"warnings,omitempty"`
+	Config    any      `json:"config"`              // what the VMM reads
+	Arguments []string `json:"arguments,omitempty"` // or is started with
+}
+
+func (o *vmOutput) print(cmd *cobra.Command, asJSON bool, socket string) error {
+	if asJSON {
+		return printJSON(cmd.OutOrStdout(), o)
+	}
+	for _, w := range o.Warnings {
+		fmt.Fprintf(cmd.ErrOrStderr(), "torno: %s\n", config.EscapeControl(w))
+	}
+	if o.Session != "" {
+		fmt.Fprintf(cmd.ErrOrStderr(), "torno: session %s waits for its VM at %s_%d\n", o.Session, config.EscapeControl(socket), protocol.BrokerPort)
+	}
+	if o.VMM == firecracker {
+		return printJSON(cmd.OutOrStdout(), o.Config)
+	}
+	_, err := io.WriteString(cmd.OutOrStdout(), cloudHypervisor+" "+shellQuote(o.Arguments)+"\n")
+	return err
+}
+
+// shellQuote writes words so that a shell reads the same words.
+func shellQuote(words []string) string {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		quoted[i] = w
+		if w == "" || strings.ContainsFunc(w, func(r rune) bool { return !strings.ContainsRune(plainInShell, r) }) {
+			quoted[i] = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
+		}
+	}
+	return strings.Join(quoted, " ")
+}
+
+const plainInShell = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=+,./:@%"
