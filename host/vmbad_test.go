@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -197,6 +198,7 @@ func TestVMAttack36Killed(t *testing.T) {
 	awaitVMs(t, 0)
 
 	r = h.startRun(nil, "echo ready; sleep 1000")
+	checkConfined(t, r.vm(t), r.Process.Pid)
 	if err := syscall.Kill(r.vm(t), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -205,6 +207,41 @@ func TestVMAttack36Killed(t *testing.T) {
 		t.Errorf("exit %d, stderr %q", code, r.stderr)
 	}
 	awaitVMs(t, 0)
+}
+
+// checkConfined checks what a QEMU that torno started may still do: it has a user of its own, no capability, a
+// seccomp filter and namespaces of its own.
+func checkConfined(t *testing.T, qemu, torno int) {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", qemu))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var user, namespaces string
+	if os.Geteuid() == 0 {
+		id := strconv.Itoa(0x70000000 + torno)
+		user = strings.TrimSuffix(strings.Repeat(id+" ", 4), " ")
+	} else {
+		namespaces = "user"
+	}
+	for name, want := range map[string]string{
+		"Uid": user, "Gid": user, "CapEff": "0000000000000000", "CapPrm": "0000000000000000", "CapInh": "0000000000000000", "CapAmb": "0000000000000000",
+		"NoNewPrivs": "1", "Seccomp": "2",
+	} {
+		got, ok := cutLine(string(status), name+":")
+		if got = strings.Join(strings.Fields(got), " "); !ok || want != "" && got != want {
+			t.Errorf("QEMU's %s: %q, want %q", name, got, want)
+		}
+	}
+	for _, name := range strings.Fields("net ipc uts pid mnt " + namespaces) {
+		ours, err := os.Readlink("/proc/self/ns/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", qemu, name)); err != nil || theirs == ours {
+			t.Errorf("QEMU's %s namespace: %s, %v; ours is %s", name, theirs, err, ours)
+		}
+	}
 }
 
 // The first ^C is the command's, the second ends everything at once.

@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"torno.internal/host/internal/config"
 	"torno.internal/host/internal/namespace"
 	"torno.internal/host/internal/run"
 	"torno.internal/protocol"
@@ -79,7 +80,7 @@ func (l *launch) guestRun(ctx context.Context, req control.SessionRequest, begin
 	console := &tailBuffer{limit: 16 << 10}
 	s := start{dir, console, prover}
 	if l.debug {
-		s.console = io.MultiWriter(s.console, os.Stderr)
+		s.console = io.MultiWriter(s.console, harmless{os.Stderr})
 	}
 	if l.timings != nil {
 		s.console = io.MultiWriter(s.console, l.timings)
@@ -216,6 +217,24 @@ func hiddenPaths() ([]string, error) {
 		return nil, err
 	}
 	return []string{state, runtime}, nil
+}
+
+// A harmless writes to a terminal what a guest said: nothing of it steers the terminal.
+type harmless struct{ to io.Writer }
+
+func (h harmless) Write(p []byte) (int, error) {
+	var b strings.Builder
+	for piece := range strings.SplitAfterSeq(strings.ReplaceAll(string(p), "\r\n", "\n"), "\n") {
+		text, ended := strings.CutSuffix(piece, "\n")
+		b.WriteString(config.EscapeControl(text))
+		if ended {
+			b.WriteByte('\n')
+		}
+	}
+	if _, err := io.WriteString(h.to, b.String()); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // A tailBuffer keeps the last bytes written to it. It is safe for concurrent use.

@@ -4,9 +4,21 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
+
+func TestHarmless(t *testing.T) {
+	var b strings.Builder
+	const said = "one\r\ntwo \x1b]0;title\x07\n\xff\u202e"
+	if n, err := (harmless{&b}).Write([]byte(said)); n != len(said) || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	if want := "one\ntwo \\x1b]0;title\\a\n\\xff\\u202e"; b.String() != want {
+		t.Errorf("%q, want %q", b.String(), want)
+	}
+}
 
 // Only what is certainly dead is swept: old, and refusing.
 func TestSweepRuns(t *testing.T) {

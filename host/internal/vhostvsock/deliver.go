@@ -21,6 +21,7 @@ func (c *conn) dial() {
 	cancel()
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.dials--
 	if err == nil {
 		err = c.use(host)
 	}

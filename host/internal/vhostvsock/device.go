@@ -27,11 +27,8 @@ func (d *Device) startRing(index int) error {
 		if index == rx {
 			serve = d.transmit
 		}
-		var count [8]byte
-		for serve(generation) {
-			if _, err := kick.Read(count[:]); err != nil {
-				return // closed, when the ring stopped
-			}
+		for serve(generation) && kick.wait() == nil {
+			// until it is closed, when the ring stops
 		}
 	})
 	d.changed.Broadcast()
@@ -144,7 +141,7 @@ func (d *Device) refuse(h *header) {
 
 // accept begins a connection that the guest asks for.
 func (d *Device) accept(k key, h *header) {
-	if k.guest >= reservedPort || len(d.conns) >= maxConns || d.closed {
+	if k.guest >= reservedPort || len(d.conns) >= maxConns || d.dials >= maxConns || d.closed {
 		d.refuse(h)
 		return
 	}
@@ -154,6 +151,7 @@ func (d *Device) accept(k key, h *header) {
 		return
 	}
 	d.conns[k] = c
+	d.dials++
 	d.work.Go(c.dial)
 }
 
@@ -176,7 +174,7 @@ func (d *Device) flush() bool {
 	d.control = append(d.control[:0], d.control[sent:]...)
 	if d.stalled && len(d.control) < maxControl/2 {
 		d.stalled = false
-		d.rings[tx].wake()
+		d.rings[tx].kick.ring()
 	}
 	return len(d.control) == 0
 }

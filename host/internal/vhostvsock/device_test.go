@@ -61,7 +61,7 @@ func TestStream(t *testing.T) {
 func (d *driver) awaitGone(guest, host uint32) {
 	d.t.Helper()
 	for d.device.Connections() > 0 {
-		p, ok := d.get(5 * time.Second)
+		p, ok := d.get(patience)
 		if !ok {
 			d.t.Fatal("the connection does not end")
 		}
@@ -194,7 +194,7 @@ func TestBrokenDriver(t *testing.T) {
 				if !errors.Is(err, ErrGuest) {
 					t.Errorf("Serve: %v", err)
 				}
-			case <-time.After(time.Minute):
+			case <-time.After(patience):
 				t.Fatal("the device goes on")
 			}
 		})
@@ -420,7 +420,7 @@ func TestBadMessages(t *testing.T) {
 				if err == nil {
 					t.Error("Serve returned no error")
 				}
-			case <-time.After(time.Minute):
+			case <-time.After(patience):
 				t.Fatal("still served")
 			}
 		})

@@ -27,6 +27,9 @@ const (
 	testCID    = 3
 )
 
+// patience is how long a test waits for what comes at once on a machine that is not busy.
+const patience = time.Minute
+
 // A driver plays QEMU and the guest's driver, over the socket and the memory that the real ones use.
 type driver struct {
 	t      testing.TB
@@ -79,7 +82,7 @@ func bareDriver(t testing.TB, dial func(ctx context.Context, port uint32) (*net.
 		d.qemu.Close()
 		select {
 		case <-d.device.ctx.Done():
-		case <-time.After(time.Minute):
+		case <-time.After(patience):
 			t.Error("the device outlives QEMU")
 		}
 		d.file.Close()
@@ -112,7 +115,7 @@ func (d *driver) ask(request uint32, body []byte, files ...*os.File) (reply []by
 	if _, _, err := d.qemu.WriteMsgUnix(append(b, body...), unix.UnixRights(fds...), nil); err != nil {
 		return nil, err
 	}
-	_ = d.qemu.SetReadDeadline(time.Now().Add(time.Minute))
+	_ = d.qemu.SetReadDeadline(time.Now().Add(patience))
 	head := make([]byte, messageHeader)
 	if _, err := readFull(d.qemu, head); err != nil {
 		return nil, err
@@ -272,7 +275,7 @@ func (d *driver) put(h header, content []byte, apart bool) {
 	}
 	d.add(tx, index)
 	d.kick(tx)
-	if _, _, ok := d.used(tx, 5*time.Second); !ok && d.device.Broken() == nil {
+	if _, _, ok := d.used(tx, patience); !ok && d.device.Broken() == nil {
 		d.t.Fatal("the device does not take a packet")
 	}
 }
@@ -303,7 +306,7 @@ func (d *driver) get(wait time.Duration) (packet, bool) {
 func (d *driver) want(op uint16) packet {
 	d.t.Helper()
 	for {
-		p, ok := d.get(5 * time.Second)
+		p, ok := d.get(patience)
 		if !ok {
 			d.t.Fatalf("no packet, want operation %d (device: %v)", op, d.device.Broken())
 		}

@@ -208,10 +208,12 @@ func (f *frontend) setVringKick(m *message) ([]byte, error) {
 		return nil, err
 	}
 	return f.withRing(index, func(r *ring) error {
-		if r.kick != nil {
-			r.kick.Close()
+		bell, err := newDoorbell(takeFile(m))
+		if err != nil {
+			return err
 		}
-		r.kick = takeFile(m)
+		r.kick.close()
+		r.kick = bell
 		return f.device.startRing(index)
 	})
 }
@@ -221,14 +223,16 @@ func (f *frontend) setVringCall(m *message) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	bell, err := newDoorbell(takeFile(m))
+	if err != nil {
+		return nil, err
+	}
 	d := f.device
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r := &d.rings[index]
-	if r.call != nil {
-		r.call.Close()
-	}
-	r.call, r.unsignalled = takeFile(m), r.running // the old one may have been lost
+	r.call.close()
+	r.call, r.unsignalled = bell, r.running // the old one may have been lost
 	r.signal()
 	return nil, nil
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"sync/atomic"
 	"unsafe"
 )
@@ -42,7 +41,7 @@ type ring struct {
 	paused            bool // stopped by GET_VRING_BASE, which reported next
 	generation        int  // counts starts
 	unsignalled       bool // used has grown since the last interrupt
-	kick, call        *os.File
+	kick, call        *doorbell
 }
 
 // A ringAddr says where a ring lies, in addresses of QEMU's.
@@ -96,11 +95,8 @@ func (r *ring) start(m *memory) error {
 func (r *ring) stop() { r.running = false }
 
 func (r *ring) closeFiles() {
-	for _, f := range []*os.File{r.kick, r.call} {
-		if f != nil {
-			f.Close()
-		}
-	}
+	r.kick.close()
+	r.call.close()
 	r.kick, r.call = nil, nil
 }
 
@@ -141,8 +137,8 @@ func (r *ring) take(m *memory, writable bool, c *chain) error {
 		if uint32(index) >= r.num {
 			return errHead
 		}
-		d := r.desc[16*int(index):][:16:16]
-		addr, length := binary.LittleEndian.Uint64(d), binary.LittleEndian.Uint32(d[8:])
+		d := [16]byte(r.desc[16*int(index):]) // a copy, which stays as it is
+		addr, length := binary.LittleEndian.Uint64(d[:]), binary.LittleEndian.Uint32(d[8:])
 		flags, next := binary.LittleEndian.Uint16(d[12:]), binary.LittleEndian.Uint16(d[14:])
 		switch {
 		case flags&descIndirect != 0:
@@ -188,22 +184,13 @@ func (r *ring) give(head uint16, n int) {
 	r.unsignalled = true
 }
 
-var one = []byte{1, 0, 0, 0, 0, 0, 0, 0}
-
 // signal interrupts the guest if there is something new for it and it wants to be.
 func (r *ring) signal() {
 	if !r.unsignalled || !r.running {
 		return
 	}
 	r.unsignalled = false
-	if atomic.LoadUint32(word(r.avail))&availNoInterrupt == 0 && r.call != nil {
-		_, _ = r.call.Write(one) // an eventfd that is full has been told
-	}
-}
-
-// wake makes who waits for the ring's kick look again.
-func (r *ring) wake() {
-	if r.kick != nil {
-		_, _ = r.kick.Write(one)
+	if atomic.LoadUint32(word(r.avail))&availNoInterrupt == 0 {
+		r.call.ring()
 	}
 }

@@ -66,6 +66,7 @@ type Device struct {
 	memory  *memory
 	rings   [2]ring // rx, to the guest, and tx, from it
 	conns   map[key]*conn
+	dials   int      // under way: of conns, and of those that the guest has given up meanwhile
 	control []header // wait for buffers of rx, in order
 	stalled bool     // tx waits for control to become shorter
 	next    uint32   // the host's port of the next connection to the guest

@@ -162,11 +162,27 @@ func (s *Spec) command(qemu string, vsock, initrd *os.File) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// nobody is whom QEMU runs as where we are root: the user and group that own nothing.
-const nobody = 65534
+// Whom QEMU runs as where we are root: a user and group of its own, so that neither another VM nor a service
+// that runs as nobody may signal it or look into its memory. Ids from there on belong to no distribution,
+// container or person (systemd's UIDS-GIDS); the process id of ours tells them apart.
+const (
+	firstOwnID = 0x70000000
+	nobody     = 65534 // where there are too few ids, as in most containers
+)
 
-// isolation returns what QEMU must not share with us. Who is root becomes nobody; everybody else is alone
-// in a user namespace, with no other id and no capability in any other.
+// ownID returns the user and group id for QEMU.
+func ownID() uint32 {
+	for _, file := range []string{"/proc/self/uid_map", "/proc/self/gid_map"} {
+		b, err := os.ReadFile(file)
+		if err != nil || strings.Join(strings.Fields(string(b)), " ") != "0 0 4294967295" {
+			return nobody
+		}
+	}
+	return firstOwnID + uint32(os.Getpid())
+}
+
+// isolation returns what QEMU must not share with us. Who is root becomes somebody else; everybody else is
+// alone in a user namespace, with no other id and no capability in any other.
 func isolation() *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWPID | unix.CLONE_NEWNS,
@@ -174,7 +190,8 @@ func isolation() *syscall.SysProcAttr {
 		Pdeathsig:  unix.SIGKILL,
 	}
 	if os.Geteuid() == 0 {
-		attr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody, Groups: kvmGroup()}
+		id := ownID()
+		attr.Credential = &syscall.Credential{Uid: id, Gid: id, Groups: kvmGroup()}
 		return attr
 	}
 	attr.Cloneflags |= unix.CLONE_NEWUSER
