@@ -22,6 +22,7 @@ type exchange struct {
 	st        *stream
 	req       *protocol.Request
 	authority protocol.Authority
+	name      string // of the authority, as text
 	http2     bool   // the workload speaks HTTP/2, as the guest tells it
 	dialled   string // the address that the workload connected to, as the guest tells it
 	decision  policy.Decision
@@ -32,6 +33,7 @@ type exchange struct {
 	coding    string          // of the answer's content, which is decoded; empty: none, or left as it is
 	id        audit.ID
 	outcome   audit.Outcome
+	interims  interims
 	started   time.Time
 	room      [2]reading
 }
@@ -74,7 +76,7 @@ func (s *live) exchange(ctx context.Context, st *stream) (reusable bool, err err
 	case x.req.Method == "CONNECT":
 		return x.tunnel(ctx)
 	}
-	return x.forward(ctx)
+	return x.forward()
 }
 
 // judge identifies the authority, decides and selects the credential. Its error is a
@@ -99,6 +101,7 @@ func (x *exchange) judge() error {
 	if err != nil {
 		return protocol.Refuse(protocol.ReasonBadAuthority, err)
 	}
+	x.name = x.authority.String()
 	if x.authority.Host == protocol.SelfTestAuthority {
 		return protocol.Refuse(protocol.ReasonSelfTest, nil)
 	}
@@ -152,11 +155,11 @@ func (x *exchange) plainHTTP(err error) error {
 func (x *exchange) record() *audit.Record {
 	r := &audit.Record{
 		Session: x.s.id, Agent: x.s.agent,
-		Method: x.method(), Scheme: x.req.Scheme, Authority: x.authority.String(), Path: x.req.Path,
+		Method: x.method(), Scheme: x.req.Scheme, Authority: x.name, Path: x.req.Path,
 		Fields: x.req.Fields, Dialled: x.dialled,
 		Verdict: x.decision.Verdict.String(), List: x.decision.List, Rule: x.decision.Rule,
 	}
-	if x.authority.Host == "" {
+	if x.name == "" {
 		r.Authority = x.req.Authority
 	}
 	if x.use != nil && !x.bare {
@@ -185,7 +188,7 @@ func (x *exchange) refuse(err error) (bool, error) {
 			x.s.log.Error("recording a refusal", "err", err)
 		}
 	}
-	x.s.stats.setLast(x.req.Method, x.req.Authority, reason.String())
+	x.s.stats.last.Store(&decided{method: x.req.Method, authority: x.req.Authority, reason: reason.String()})
 	if err := x.answer(reason); err != nil {
 		return false, err
 	}
@@ -222,9 +225,9 @@ func (x *exchange) drain() (bool, error) {
 }
 
 // forward sends the request upstream and brings the response back.
-func (x *exchange) forward(ctx context.Context) (bool, error) {
+func (x *exchange) forward() (bool, error) {
 	key := upstream.PoolKey{Session: x.s.id, Scheme: x.req.Scheme, Authority: x.authority, HTTP2: x.http2}
-	up, err := x.s.b.upstream.Open(ctx, key)
+	up, err := x.s.b.upstream.Open(x.s.ctx, key) // the stream's own context ends after the exchange
 	if err != nil {
 		if err := x.fail(err); err != nil {
 			return false, err
@@ -232,7 +235,7 @@ func (x *exchange) forward(ctx context.Context) (bool, error) {
 		return x.drain()
 	}
 	defer up.Release(false) // nothing if finish has released it
-	x.outcome.Upstream, x.outcome.Via = up.Remote().String(), x.s.b.upstream.Via(x.authority)
+	x.outcome.Upstream, x.outcome.Via = up.Remote(), x.s.b.upstream.Via(x.authority)
 	if err := x.reauthorise(); err != nil {
 		return false, x.fail(err)
 	}
@@ -243,15 +246,31 @@ func (x *exchange) forward(ctx context.Context) (bool, error) {
 	if err := x.writeHead(up, body.length); err != nil {
 		return false, x.fail(err)
 	}
-	uploaded := make(chan error, 1)
-	if body.whole {
-		uploaded <- x.upload(up, body)
-		defer x.st.conn.watch(up.Abort)() // an upload would notice by itself that the guest is gone
-	} else {
-		go func() { uploaded <- x.upload(up, body) }()
+	if !body.whole {
+		return x.forwardStreamed(up, body)
 	}
+	uploadErr := x.upload(up, body)
+	x.s.watch.add(x.st, up) // an upload would notice by itself that the guest is gone
+	defer x.s.watch.remove(x.st)
 	clean, err := x.download(up, body)
-	return x.finish(up, uploaded, clean, err)
+	x.cut(up, clean, err)
+	return x.finish(up, uploadErr, clean, err)
+}
+
+// forwardStreamed carries the request's content on while the response comes back.
+func (x *exchange) forwardStreamed(up *upstream.Exchange, b body) (bool, error) {
+	uploaded := make(chan error, 1)
+	go func() { uploaded <- x.upload(up, b) }()
+	clean, err := x.download(up, b)
+	x.cut(up, clean, err)
+	uploadErr, ended := join(uploaded)
+	if !ended { // the response is complete, the request is not: the guest should have aborted
+		x.st.conn.Close()
+		up.Abort()
+		<-uploaded
+		return false, err
+	}
+	return x.finish(up, uploadErr, clean, err)
 }
 
 // reauthorise selects the credential once more, now that the connection is there: a secret that was
@@ -295,19 +314,16 @@ func (x *exchange) authorised(write func([]credential.Field) error) error {
 	return write(fields)
 }
 
-// finish joins the upload, decides whether both connections can be used again and settles the outcome.
-func (x *exchange) finish(up *upstream.Exchange, uploaded <-chan error, clean bool, err error) (bool, error) {
+// cut ends both connections of an exchange whose response did not end as it should.
+func (x *exchange) cut(up *upstream.Exchange, clean bool, err error) {
 	if err != nil || !clean {
 		up.Abort()
 		x.st.conn.Close()
 	}
-	uploadErr, ended := x.join(uploaded)
-	if !ended { // the response is complete, the request is not: the guest should have aborted
-		x.st.conn.Close()
-		up.Abort()
-		<-uploaded
-		return false, err
-	}
+}
+
+// finish decides, once both messages have ended, whether both connections can be used again, and settles the outcome.
+func (x *exchange) finish(up *upstream.Exchange, uploadErr error, clean bool, err error) (bool, error) {
 	switch {
 	case err != nil || !clean:
 		x.outcome.Aborted = err != nil
@@ -322,7 +338,7 @@ func (x *exchange) finish(up *upstream.Exchange, uploaded <-chan error, clean bo
 }
 
 // join waits for the upload's end, but not long.
-func (x *exchange) join(uploaded <-chan error) (err error, ended bool) {
+func join(uploaded <-chan error) (err error, ended bool) {
 	select {
 	case err = <-uploaded:
 		return err, true
@@ -343,8 +359,8 @@ func (x *exchange) fail(err error) error {
 	reason := reasonOf(err)
 	x.outcome.Reason = reason.String()
 	x.outcome.Status = reason.Status()
-	x.s.log.Info("exchange failed", "authority", x.authority.String(), "reason", reason.String(), "err", err)
-	x.s.stats.setLast(x.req.Method, x.req.Authority, reason.String())
+	x.s.log.Info("exchange failed", "authority", x.name, "reason", reason.String(), "err", err)
+	x.s.stats.last.Store(&decided{method: x.req.Method, authority: x.req.Authority, reason: reason.String()})
 	return x.answer(reason)
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,7 @@ type live struct {
 	stats  stats
 	paths  map[string]policy.Paths // by secret: which requests to its audience get it
 	guards guards
+	watch  watch
 
 	owner     atomic.Int32 // the process that registered the session; 0: an earlier broker knew
 	cookies   bool         // Set-Cookie passes
@@ -57,7 +59,7 @@ type stats struct {
 	requests, refused, up, down atomic.Uint64
 	forward, channel            atomic.Int64 // streams open now
 	masked                      atomic.Int64 // runs of secrets in answers
-	last                        atomic.Pointer[string]
+	last                        atomic.Pointer[decided]
 }
 
 func (s *stats) count(o *audit.Outcome) {
@@ -70,9 +72,19 @@ func (s *stats) counters() session.Counters {
 	return session.Counters{Requests: s.requests.Load(), Refused: s.refused.Load(), BytesUp: s.up.Load(), BytesDown: s.down.Load()}
 }
 
-func (s *stats) setLast(method, authority, outcome string) {
-	line := method + " " + authority + " " + outcome
-	s.last.Store(&line)
+// A decided exchange is the one that was answered last.
+type decided struct {
+	method, authority string
+	status            int    // 0: reason says why there is none
+	reason            string // of a refusal
+}
+
+func (d *decided) String() string {
+	outcome := d.reason
+	if d.status != 0 {
+		outcome = strconv.Itoa(d.status)
+	}
+	return d.method + " " + d.authority + " " + outcome
 }
 
 // secrets returns the credentials in use.
@@ -174,6 +186,7 @@ func (s *live) run() {
 	stop := context.AfterFunc(s.ctx, func() { s.ln.Close() })
 	defer stop()
 	s.wg.Go(s.endAbandoned)
+	s.wg.Go(func() { s.watch.run(s.ctx) })
 	s.acceptAll()
 	s.b.upstream.CloseSession(s.id)
 	s.wg.Wait()
@@ -273,7 +286,7 @@ func (s *live) info() control.SessionInfo {
 	}
 	i.Streams = int(s.stats.forward.Load() + s.stats.channel.Load())
 	if last := s.stats.last.Load(); last != nil {
-		i.Last = *last
+		i.Last = last.String()
 	}
 	return i
 }

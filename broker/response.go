@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"io"
 	"net"
 	"strconv"
 	"sync"
@@ -15,17 +16,16 @@ import (
 // download brings the response back: interim ones, the final head, content as it arrives, trailers.
 // clean means that the response ended as it should and was passed on whole.
 func (x *exchange) download(up *upstream.Exchange, b body) (clean bool, err error) {
-	var resp protocol.Response
-	if err := x.readHead(up, b, &resp); err != nil {
+	if err := x.readHead(up, b, &x.st.resp); err != nil {
 		return false, x.fail(err)
 	}
-	return x.deliver(up, &resp)
+	return x.deliver(up, &x.st.resp)
 }
 
 // deliver passes on a response whose final head stands in resp.
 func (x *exchange) deliver(up *upstream.Exchange, resp *protocol.Response) (clean bool, err error) {
 	x.outcome.Status = resp.Status
-	x.s.stats.setLast(x.req.Method, x.authority.String(), strconv.Itoa(resp.Status))
+	x.s.stats.last.Store(&decided{method: x.req.Method, authority: x.name, status: resp.Status})
 	if err := x.st.w.WriteResponse(resp); err != nil {
 		return false, err
 	}
@@ -38,8 +38,11 @@ func (x *exchange) deliver(up *upstream.Exchange, resp *protocol.Response) (clea
 	if n, err := strconv.ParseInt(resp.Fields.Get("content-length"), 10, 64); err == nil {
 		left = n
 	}
-	content, done := x.scrub(up)
-	defer done()
+	content := io.Reader(up)
+	if s := x.scrub(up); s != nil {
+		defer s.close()
+		content = s
+	}
 	n, err := bhttp.Copy(x.st.w, content, func(total int64) error {
 		if total == left {
 			return nil // the end goes out together with the last piece
@@ -57,39 +60,20 @@ func (x *exchange) deliver(up *upstream.Exchange, resp *protocol.Response) (clea
 	return true, x.st.w.Close(trailer)
 }
 
+// interims are the interim responses of one exchange.
+type interims struct {
+	mu        sync.Mutex // guards the stream's writer until the final response
+	expect    bool       // the client waits for 100 (Continue)
+	continued bool       // and has been told to go on
+}
+
 // readHead reads up to the final response head. Interim responses are passed on; to a client that
 // waits for 100 (Continue) the broker says it itself when the upstream stays silent for
 // ContinueTimeout.
 func (x *exchange) readHead(up *upstream.Exchange, b body, resp *protocol.Response) error {
-	var mu sync.Mutex // guards the writer, until stop has returned
-	continued := false
-	interim := func(r *protocol.Response) error {
-		mu.Lock()
-		defer mu.Unlock()
-		if r.Status == 100 {
-			if continued || !b.expect {
-				return nil
-			}
-			continued = true
-		}
-		if err := x.st.w.WriteResponse(r); err != nil {
-			return err
-		}
-		return x.st.w.Flush()
-	}
+	x.interims.expect = b.expect
 	if b.expect && !b.whole {
-		var done sync.WaitGroup
-		done.Add(1)
-		timer := time.AfterFunc(protocol.ContinueTimeout, func() {
-			defer done.Done()
-			_ = interim(&protocol.Response{Status: 100})
-		})
-		defer func() {
-			if timer.Stop() {
-				done.Done()
-			}
-			done.Wait()
-		}()
+		defer x.continueLater()()
 	}
 	for {
 		if err := up.ReadResponse(resp); err != nil {
@@ -101,9 +85,42 @@ func (x *exchange) readHead(up *upstream.Exchange, b body, resp *protocol.Respon
 		if !resp.Interim() {
 			return nil
 		}
-		if err := interim(resp); err != nil {
+		if err := x.interim(resp); err != nil {
 			return err
 		}
+	}
+}
+
+// interim passes an interim response on, 100 (Continue) once and only to a client that waits for it.
+func (x *exchange) interim(r *protocol.Response) error {
+	x.interims.mu.Lock()
+	defer x.interims.mu.Unlock()
+	if r.Status == 100 {
+		if x.interims.continued || !x.interims.expect {
+			return nil
+		}
+		x.interims.continued = true
+	}
+	if err := x.st.w.WriteResponse(r); err != nil {
+		return err
+	}
+	return x.st.w.Flush()
+}
+
+// continueLater says 100 (Continue) after ContinueTimeout, unless stop comes first. Once stop has returned nobody but
+// the caller writes.
+func (x *exchange) continueLater() (stop func()) {
+	var done sync.WaitGroup
+	done.Add(1)
+	timer := time.AfterFunc(protocol.ContinueTimeout, func() {
+		defer done.Done()
+		_ = x.interim(&protocol.Response{Status: 100})
+	})
+	return func() {
+		if timer.Stop() {
+			done.Done()
+		}
+		done.Wait()
 	}
 }
 

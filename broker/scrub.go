@@ -114,16 +114,16 @@ type scrubbed struct {
 	scanner *redact.Scanner
 }
 
-// scrub returns r as the workload may have it. done wipes what it remembers.
-func (x *exchange) scrub(r io.Reader) (content io.Reader, done func()) {
+// scrub returns r as the workload may have it, or nil where that is as it is.
+func (x *exchange) scrub(r io.Reader) *scrubbed {
 	if x.guarded == nil || x.guarded.matcher.Empty() && x.coding == "" {
-		return r, func() {}
+		return nil
 	}
 	s := &scrubbed{x: x, from: r, scanner: x.guarded.matcher.Scanner()}
 	if x.coding != "" {
 		s.from = decode.NewReader(r, x.coding)
 	}
-	return s, s.close
+	return s
 }
 
 func (s *scrubbed) Read(p []byte) (int, error) {
@@ -135,6 +135,7 @@ func (s *scrubbed) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// close wipes what the scanner remembers.
 func (s *scrubbed) close() {
 	s.scanner.Close()
 	if c, ok := s.from.(io.Closer); ok {

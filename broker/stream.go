@@ -17,7 +17,8 @@ type stream struct {
 	conn *pacedConn
 	r    *bhttp.Reader
 	w    *bhttp.Writer
-	req  protocol.Request // reused from exchange to exchange
+	req  protocol.Request  // reused from exchange to exchange
+	resp protocol.Response // as well
 }
 
 // accept reads the preface of a new connection, judges it and answers it. Whatever the guest sends
@@ -121,47 +122,79 @@ func (s *live) serve(ctx context.Context, st *stream, kind protocol.Kind) error 
 // nextHead reads the next request head. The stream may be idle for StreamIdleTimeout before it; a head
 // that has begun must end within HeadTimeout.
 func (st *stream) nextHead() error {
-	st.conn.await(protocol.StreamIdleTimeout)
+	st.conn.enter(phaseIdle)
 	if err := st.r.Await(); err != nil {
 		return err
 	}
-	st.conn.await(protocol.HeadTimeout)
+	st.conn.enter(phaseHead)
 	if err := st.r.ReadRequest(&st.req); err != nil {
 		return err
 	}
-	st.conn.flow(time.Now())
+	st.conn.enter(phaseContent)
 	return nil
 }
 
-// A pacedConn moves the deadlines of content forward as it flows: a guest may pause for IdleTimeout, in
-// either direction. Read and Write may each be called by one goroutine at a time.
+// A phase says which deadline the reads of a stream are held to.
+type phase uint8
+
+const (
+	phaseIdle    phase = iota // protocol.StreamIdleTimeout for the first byte of a head
+	phaseHead                 // protocol.HeadTimeout for the whole head
+	phaseContent              // protocol.IdleTimeout for each next byte
+	phaseSet                  // whatever SetReadDeadline said
+)
+
+// A pacedConn holds a guest to the deadlines of the phase that its stream is in, and moves those of content forward as
+// it flows, in either direction. They are set when a read really waits for the guest, and moved when they are
+// off by more than their slack: most exchanges arrive whole and touch no timer. Read and Write may each be called by
+// one goroutine at a time.
 type pacedConn struct {
 	net.Conn
-	reads, writes time.Time // when the deadline was last moved
+	phase  phase
+	begun  bool      // the phase's deadline is set
+	until  time.Time // the read deadline that is set
+	writes time.Time // when the write deadline was last moved
 }
 
-// refresh is how old a deadline may grow before it is moved again: moving it on every read would cost
-// a timer update each.
-const refresh = time.Minute
+// Slacks of deadlines: how much may be missing from one before it is moved.
+const (
+	idleSlack    = 10 * time.Second
+	contentSlack = time.Minute
+)
+
+// enter begins a phase.
+func (c *pacedConn) enter(p phase) { c.phase, c.begun = p, false }
 
 func (c *pacedConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if now := time.Now(); n > 0 && !c.reads.IsZero() && now.Sub(c.reads) > refresh {
-		c.flow(now)
+	switch c.phase {
+	case phaseIdle:
+		c.hold(protocol.StreamIdleTimeout, idleSlack)
+	case phaseHead:
+		if !c.begun { // it bounds the whole head, so it is not moved
+			c.hold(protocol.HeadTimeout, 0)
+		}
+	case phaseContent:
+		c.hold(protocol.IdleTimeout, contentSlack)
 	}
-	return n, err
+	c.begun = true
+	return c.Conn.Read(p)
 }
 
-// flow begins the content's deadline.
-func (c *pacedConn) flow(now time.Time) {
-	c.reads = now
-	_ = c.Conn.SetReadDeadline(now.Add(protocol.IdleTimeout))
+// hold makes the read deadline d from now, unless it is that already but for the slack.
+func (c *pacedConn) hold(d, slack time.Duration) {
+	now := time.Now()
+	if left := c.until.Sub(now); left <= d && left > d-slack {
+		return
+	}
+	c.until = now.Add(d)
+	_ = c.Conn.SetReadDeadline(c.until) // fails where the connection is closed, which Read will tell
 }
 
-// await gives the guest d for what comes next, and suspends flow.
-func (c *pacedConn) await(d time.Duration) {
-	c.reads = time.Time{}
-	_ = c.Conn.SetReadDeadline(time.Now().Add(d))
+// SetReadDeadline takes the deadline out of the phases' hands until the next one is entered. It reaches a read that is
+// under way.
+func (c *pacedConn) SetReadDeadline(t time.Time) error {
+	c.phase, c.until = phaseSet, t
+	return c.Conn.SetReadDeadline(t)
 }
 
 func (c *pacedConn) Write(p []byte) (int, error) {
@@ -176,7 +209,7 @@ func (c *pacedConn) WriteBuffers(b *net.Buffers) (int64, error) {
 }
 
 func (c *pacedConn) writing() {
-	if now := time.Now(); now.Sub(c.writes) > refresh {
+	if now := time.Now(); now.Sub(c.writes) > contentSlack {
 		c.writes = now
 		_ = c.Conn.SetWriteDeadline(now.Add(protocol.IdleTimeout))
 	}

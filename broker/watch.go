@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"sync"
 	"syscall"
 	"time"
@@ -12,44 +13,71 @@ import (
 // An upstream may think for minutes; nobody should pay for an answer that nobody waits for.
 const watchInterval = time.Second
 
-// watch calls gone once when the guest closes the stream. It is for exchanges whose request has been read
-// to its end, when nothing else would notice. stop ends it; gone is not called afterwards.
-func (c *pacedConn) watch(gone func()) (stop func()) {
-	sc, ok := c.Conn.(syscall.Conn)
-	if !ok {
-		return func() {}
+// An aborter is an exchange with an upstream that can be cut from any goroutine.
+type aborter interface{ Abort() }
+
+// A watch looks after the streams of a session whose request has been read to its end, when nothing else would notice
+// that the guest is gone.
+type watch struct {
+	mu      sync.Mutex
+	waiting map[*stream]aborter
+}
+
+// add has up aborted once the guest closes st, until remove.
+func (w *watch) add(st *stream, up aborter) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.waiting == nil {
+		w.waiting = map[*stream]aborter{}
 	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return func() {}
-	}
-	var mu sync.Mutex
-	ended := false
-	var timer *time.Timer
-	timer = time.AfterFunc(watchInterval, func() {
-		mu.Lock()
-		defer mu.Unlock()
-		switch {
-		case ended:
-		case hungUp(raw):
-			gone()
-		default:
-			timer.Reset(watchInterval)
+	w.waiting[st] = up
+}
+
+// remove ends what add began; nothing is aborted afterwards.
+func (w *watch) remove(st *stream) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.waiting, st)
+}
+
+// run looks after them until ctx ends.
+func (w *watch) run(ctx context.Context) {
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			w.look()
 		}
-	})
-	return func() {
-		mu.Lock()
-		defer mu.Unlock()
-		ended = true
-		timer.Stop()
 	}
 }
 
-// hungUp reports whether the other side has closed. A half-close is an orderly end of the requests and
-// does not count.
-func hungUp(raw syscall.RawConn) bool {
+func (w *watch) look() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for st, up := range w.waiting {
+		if st.conn.hungUp() {
+			up.Abort()
+			delete(w.waiting, st)
+		}
+	}
+}
+
+// hungUp reports whether the guest has closed the stream. A half-close is an orderly end of the requests and
+// does not count, and a connection that can't be looked at has not.
+func (c *pacedConn) hungUp() bool {
+	sc, ok := c.Conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return false
+	}
 	closed := false
-	err := raw.Control(func(fd uintptr) {
+	err = raw.Control(func(fd uintptr) {
 		fds := []unix.PollFd{{Fd: int32(fd)}} // POLLHUP and POLLERR are always reported
 		n, err := unix.Poll(fds, 0)
 		closed = err == nil && n == 1 && fds[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0

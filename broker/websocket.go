@@ -28,7 +28,7 @@ func (x *exchange) websocket(ctx context.Context) (bool, error) {
 		return false, x.fail(err)
 	}
 	defer up.Release(false)
-	x.outcome.Upstream, x.outcome.Via = up.Remote().String(), x.s.b.upstream.Via(x.authority)
+	x.outcome.Upstream, x.outcome.Via = up.Remote(), x.s.b.upstream.Via(x.authority)
 	if err := x.reauthorise(); err != nil {
 		return false, x.fail(err)
 	}
@@ -38,10 +38,10 @@ func (x *exchange) websocket(ctx context.Context) (bool, error) {
 	if err := x.authorised(func(creds []credential.Field) error { return up.WriteUpgrade(x.req, creds) }); err != nil {
 		return false, x.fail(err)
 	}
-	stop := x.st.conn.watch(up.Abort) // the server may take its time
+	x.s.watch.add(x.st, up) // the server may take its time
 	var resp protocol.Response
 	err = x.readHead(up, body{whole: true}, &resp)
-	stop()
+	x.s.watch.remove(x.st)
 	if err != nil {
 		return false, x.fail(err)
 	}
@@ -131,7 +131,7 @@ func (f *frames) Read(p []byte) (int, error) {
 		clear(p[:n])
 		return 0, ferr
 	}
-	f.x.s.log.Info("WebSocket frame refused", "authority", f.x.authority.String(), "err", ferr)
+	f.x.s.log.Info("WebSocket frame refused", "authority", f.x.name, "err", ferr)
 	f.closing = true
 	f.x.outcome.Reason = protocol.ReasonUpstreamProtocol.String()
 	return whole + copy(p[whole:], websocket.CloseProtocolError[:]), nil

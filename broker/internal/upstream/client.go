@@ -84,7 +84,7 @@ func (c *Client) AllowPrivate(session string, prefixes []netip.Prefix) {
 }
 
 // Open returns an exchange over an idle connection of key or a new one. The exchange ends, and its
-// connection is closed, when ctx does. Errors are *protocol.RefusedError, with the reason of ctx's cause
+// connection is closed, when ctx does, even where that is after the exchange: those of one session share one context. Errors are *protocol.RefusedError, with the reason of ctx's cause
 // where that is one; nothing of a request has been sent, so the caller may try again.
 func (c *Client) Open(ctx context.Context, key PoolKey) (*Exchange, error) {
 	if protocol.DefaultPort(key.Scheme) == 0 {

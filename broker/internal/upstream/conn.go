@@ -45,8 +45,7 @@ type conn struct {
 	r      responseReader
 	w      requestWriter
 	h2     *h2conn // both of them, where the other side chose HTTP/2; else nil
-	cut    func()  // abort, as one value for context.AfterFunc
-	remote netip.AddrPort
+	remote string  // the address that it leads to
 
 	reused  bool            // it has carried an exchange before
 	expires time.Time       // when it is too old to be reused; while idle
@@ -58,7 +57,9 @@ type conn struct {
 
 	mu     sync.Mutex
 	phase  phase
-	readBy time.Time // the read deadline that is set
+	readBy time.Time       // the read deadline that is set
+	bound  <-chan struct{} // of the context whose end cuts the connection
+	unbind func() bool     // nil: none
 }
 
 // A phase says which deadline reads are held to.
@@ -87,7 +88,6 @@ func newConn(ctx context.Context, o *origin, tcp *net.TCPConn, held int64) (*con
 		}
 		c.rw = tc
 	}
-	c.cut = c.abort
 	if tc, ok := c.rw.(*tls.Conn); ok && tc.ConnectionState().NegotiatedProtocol == protoHTTP2 {
 		c.h2 = newH2(c, held)
 		c.r, c.w = c.h2, c.h2
@@ -95,14 +95,48 @@ func newConn(ctx context.Context, o *origin, tcp *net.TCPConn, held int64) (*con
 		c.r, c.w = http1.NewReader(c), http1.NewWriter(c)
 	}
 	if a, ok := tcp.RemoteAddr().(*net.TCPAddr); ok {
-		c.remote = a.AddrPort()
-		c.remote = netip.AddrPortFrom(c.remote.Addr().Unmap(), c.remote.Port())
+		at := a.AddrPort()
+		c.remote = netip.AddrPortFrom(at.Addr().Unmap(), at.Port()).String()
 	}
 	return c, nil
 }
 
 // abort closes the connection under whoever reads or writes.
-func (c *conn) abort() { _ = c.socket.Close() }
+func (c *conn) abort() {
+	_ = c.socket.Close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.unbind != nil {
+		c.unbind()
+	}
+	c.bound, c.unbind = nil, nil
+}
+
+// bind has the end of ctx cut the connection, and no other context's any more. It stays bound when an exchange has
+// ended: the next one comes most often with the same context, its session's.
+func (c *conn) bind(ctx context.Context) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.bound == ctx.Done() {
+		return
+	}
+	if c.unbind != nil {
+		c.unbind()
+	}
+	c.bound, c.unbind = ctx.Done(), context.AfterFunc(ctx, c.abort)
+}
+
+// ended reports whether the context that the connection is bound to has ended.
+func (c *conn) ended() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	select {
+	case <-c.bound:
+		return true
+	default:
+		return false
+	}
+}
 
 // Read reads within the deadline of the phase. The end of a TLS stream without close_notify is
 // io.ErrUnexpectedEOF: somebody on the path may have cut it (RFC 9112 §9.8).

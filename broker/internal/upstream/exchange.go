@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -20,7 +19,6 @@ import (
 type Exchange struct {
 	pool *pool
 	conn *conn
-	stop func() bool // detaches the connection from the context
 
 	// the writer's
 	method string
@@ -42,11 +40,12 @@ type Exchange struct {
 
 func newExchange(ctx context.Context, p *pool, c *conn) *Exchange {
 	c.begin()
-	return &Exchange{pool: p, conn: c, stop: context.AfterFunc(ctx, c.cut), keep: idleTimeout}
+	c.bind(ctx)
+	return &Exchange{pool: p, conn: c, keep: idleTimeout}
 }
 
-// Remote returns the address that the exchange's connection leads to.
-func (x *Exchange) Remote() netip.AddrPort { return x.conn.remote }
+// Remote returns the address that the exchange's connection leads to, as host:port.
+func (x *Exchange) Remote() string { return x.conn.remote }
 
 // Reused reports whether the connection has carried an exchange before.
 func (x *Exchange) Reused() bool { return x.conn.reused }
@@ -71,9 +70,8 @@ func (x *Exchange) Release(reusable bool) {
 		return
 	}
 	x.released = true
-	detached := x.stop()
 	x.creds = nil
-	if reusable && detached && x.sent && x.clean() {
+	if reusable && !x.conn.ended() && x.sent && x.clean() {
 		x.pool.put(x.conn, x.keep)
 		return
 	}

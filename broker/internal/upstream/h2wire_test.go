@@ -123,6 +123,7 @@ func (f *h2Fake) shapes() (got []shape, id uint32, err error) {
 // TestH2Frames looks at the frames that requests are made of.
 func TestH2Frames(t *testing.T) {
 	shapes := make(chan []shape, 1)
+	ctx := t.Context() // of all cases: the connection is one
 	s := newH2Fake(t, func(f *h2Fake) {
 		_ = f.WriteSettings()
 		for {
@@ -159,7 +160,7 @@ func TestH2Frames(t *testing.T) {
 			[]shape{{http2.FrameHeaders, false, 0}, {http2.FrameData, false, 16375}, {http2.FrameData, true, 3625}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			x, err := s.client.Open(t.Context(), s.key)
+			x, err := s.client.Open(ctx, s.key)
 			if err != nil {
 				t.Fatal(err)
 			}

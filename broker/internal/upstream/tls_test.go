@@ -78,7 +78,7 @@ func TestTLSServerName(t *testing.T) {
 		if got := <-names; got != tt.sni {
 			t.Errorf("server name %q, want %q", got, tt.sni)
 		}
-		if want := srv.Listener.Addr().(*net.TCPAddr).AddrPort(); x.Remote() != want {
+		if want := srv.Listener.Addr().(*net.TCPAddr).AddrPort().String(); x.Remote() != want {
 			t.Errorf("remote %v, want %v", x.Remote(), want)
 		}
 		x.Release(false)
