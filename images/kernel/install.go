@@ -205,14 +205,14 @@ func (in *install) needed() ([]Module, error) {
 			add(n)
 		}
 	}
-	for _, names := range wanted {
-		for _, name := range names {
-			add(name)
+	for _, set := range wanted {
+		for _, d := range set {
+			add(d.module)
 		}
 	}
-	for _, name := range wanted[Common] {
-		if _, ok := need[name]; !ok && len(in.modules) > 0 && !in.builtin[name] {
-			return nil, &Error{fmt.Errorf("%s: %w: %q", in.kernel.Source, errMissing, name), "Debian's linux-image-cloud packages have all that is needed"}
+	for _, d := range wanted[Common] {
+		if _, ok := need[d.module]; !ok && len(in.modules) > 0 && !in.builtin[d.module] {
+			return nil, &Error{fmt.Errorf("%s: %w: %q", in.kernel.Source, errMissing, d.module), "Debian's linux-image-cloud packages have all that is needed"}
 		}
 	}
 	return order(need)

@@ -42,30 +42,6 @@ type Module struct {
 	Part
 }
 
-// A Set is a group of modules that a VM needs for one purpose.
-type Set string
-
-// The sets.
-const (
-	MMIO      Set = "mmio"      // devices of QEMU's microvm machine
-	PCI       Set = "pci"       // and of others
-	Common    Set = "common"    // vsock, disks, overlay: every VM
-	Container Set = "container" // what container engines need inside
-)
-
-// wanted are the modules of each set. Those that a kernel has inside, or never heard of in the set of
-// containers, are left out.
-var wanted = map[Set][]string{
-	MMIO:   {"virtio_mmio"},
-	PCI:    {"virtio_pci"},
-	Common: {"vmw_vsock_virtio_transport", "virtio_blk", "overlay"},
-	Container: {
-		"veth", "bridge", "br_netfilter", "nf_tables", "nft_compat", "nft_chain_nat", "nft_ct", "nft_masq", "nft_fib_inet",
-		"xt_conntrack", "xt_MASQUERADE", "xt_addrtype", "xt_nat", "xt_tcpudp", "xt_comment", "xt_mark", "xt_set", "ip_set",
-		"ip_tables", "iptable_nat", "iptable_filter", "ip6_tables", "ip6table_nat", "ip6table_filter",
-	},
-}
-
 // An Error is a failure that a person can do something about.
 type Error struct {
 	Err  error
@@ -154,8 +130,8 @@ func (k *Kernel) Load(sets ...Set) ([]Module, [][]byte, error) {
 		}
 	}
 	for _, set := range sets {
-		for _, name := range wanted[set] {
-			add(name)
+		for _, d := range wanted[set] {
+			add(d.module)
 		}
 	}
 	var modules []Module

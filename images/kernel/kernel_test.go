@@ -24,7 +24,7 @@ func TestFetch(t *testing.T) {
 	if err != nil || again.Release != k.Release {
 		t.Fatalf("%+v, %v", again, err)
 	}
-	modules, contents, err := again.Load(Common, MMIO)
+	modules, contents, err := again.Load(Common, MMIO, Container)
 	if err != nil || len(modules) != len(contents) {
 		t.Fatal(err)
 	}
@@ -38,9 +38,9 @@ func TestFetch(t *testing.T) {
 		names = append(names, m.Name)
 	}
 	t.Log(names)
-	for _, want := range slices.Concat(wanted[Common], wanted[MMIO]) {
-		if !slices.Contains(names, want) && !slices.Contains(k.Builtin, want) {
-			t.Errorf("no %s", want)
+	for _, want := range slices.Concat(wanted[Common], wanted[MMIO], wanted[Container]) {
+		if !slices.Contains(names, want.module) && !slices.Contains(k.Builtin, want.module) {
+			t.Errorf("no %s: %s", want.module, want.why)
 		}
 	}
 	if err := os.Truncate(k.Path(), 1000); err != nil {

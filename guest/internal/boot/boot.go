@@ -52,6 +52,7 @@ type guest struct {
 	proxy    string   // explicit proxy's URL
 	run      *workload.Channel
 	cgroup   *os.File // the workload's; nil: none of its own
+	scratch  *os.File // root of the file system that takes what is written; nil: the root itself
 	drift    drift    // of the clock; the events' alone
 	shutdown context.CancelFunc
 

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"torno.internal/guest/internal/rootfs"
+	"torno.internal/guest/internal/workload"
 	"torno.internal/protocol"
 )
 
@@ -33,8 +34,12 @@ func (g *guest) makeCgroup(context.Context) error {
 	total := uint64(info.Totalram) * uint64(info.Unit)
 	limit := max(total-min(keptBack, total/4), total/2)
 	dir := filepath.Join(cgroupRoot, cgroupName)
-	if err := os.WriteFile(cgroupRoot+"/cgroup.subtree_control", []byte("+memory +pids"), 0); err != nil {
-		return fmt.Errorf("controllers: %w", err)
+	controllers := []string{"memory", "pids"}
+	if g.hello.Workload.User == protocol.UserRoot {
+		controllers = nil // root gives them to cgroups of its own
+	}
+	if err := workload.Delegate(cgroupRoot, controllers...); err != nil {
+		return err
 	}
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
@@ -54,7 +59,7 @@ func (g *guest) explain(exit *protocol.Exit) {
 	if g.cgroup == nil || exit.Hint != "" {
 		return
 	}
-	switch dir := g.cgroup.Name(); {
+	switch dir := fmt.Sprintf("/proc/self/fd/%d", g.cgroup.Fd()); { // root mounts its own view over the path
 	case count(dir, "memory.events", "oom_kill") > 0:
 		exit.Hint = "the VM ran out of memory and its kernel ended processes; torno run --memory gives it more"
 	case count(dir, "pids.events", "max") > 0:

@@ -88,7 +88,9 @@ func (g *guest) mountOverlay(ctx context.Context) error {
 	if err := unix.Mount("overlay", newRoot, "overlay", unix.MS_NODEV|unix.MS_NOATIME, options); err != nil {
 		return fmt.Errorf("overlay: %w", err)
 	}
-	return nil
+	var err error
+	g.scratch, err = os.Open(scratchDir) // the path ends with the first root
+	return err
 }
 
 // directoryList names the directories of the host's that the workload sees, each ended by a NUL but the

@@ -48,6 +48,7 @@ var steps = []step{
 	{"clock", needsOwnKernel, (*guest).setClock},
 	{"sysctls", needsOwnKernel, (*guest).setSysctls},
 	{"cgroup", needsOwnKernel, (*guest).makeCgroup},
+	{"containers", needsOwnKernel, (*guest).mountEngines},
 	{"trust", needsNothing, (*guest).installTrust},
 	{"capture", needsNothing, (*guest).startCapture},
 	{"names", needsNothing, (*guest).startNames},

@@ -24,14 +24,14 @@ var rootKeepsNot = []int{
 }
 
 // drop gives up, on the calling thread, what the user does not have. Each step must succeed.
-func drop(agent bool) error {
+func drop(p power) error {
 	if err := limit(); err != nil {
 		return err
 	}
-	if agent {
+	if p == agentPower {
 		return dropToAgent()
 	}
-	return dropToRoot()
+	return dropToRoot(p)
 }
 
 func limit() error {
@@ -74,18 +74,18 @@ func dropToAgent() error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("no_new_privs: %w", err)
 	}
-	return compile(true).install()
+	return compile(agentPower).install()
 }
 
 // dropToRoot leaves root in its namespace, without no_new_privs: package managers and su work.
-func dropToRoot() error {
+func dropToRoot(p power) error {
 	for _, c := range rootKeepsNot {
 		if err := dropBounding(c); err != nil {
 			return err
 		}
 	}
 	// The filter needs CAP_SYS_ADMIN in the namespace, which root has there.
-	return compile(false).install()
+	return compile(p).install()
 }
 
 // dropBounding takes one capability out of the bounding set; execve then takes it out of the others.

@@ -34,6 +34,8 @@ type spec struct {
 	Dir  string   `json:"dir"` // empty: home, or / where there is none
 	Home string   `json:"home"`
 	User string   `json:"user"`
+
+	OwnKernel bool `json:"own_kernel"` // nobody else's: root may divide up its cgroup, and run container engines
 }
 
 // Exec becomes the workload: it reads the spec, gives up every privilege that the user does not have,
@@ -57,7 +59,13 @@ func becomeWorkload() protocol.Exit {
 	if err := unix.CloseRange(specFD, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return failure(fmt.Errorf("closing inherited descriptors: %w", err), "torno needs Linux 5.11 or newer")
 	}
-	if err := drop(s.User == protocol.UserAgent); err != nil {
+	p := s.power()
+	if p == machinePower {
+		if err := enterCgroup(); err != nil {
+			return failure(fmt.Errorf("cgroup: %w", err), "")
+		}
+	}
+	if err := drop(p); err != nil {
 		return failure(fmt.Errorf("dropping privileges: %w", err), "")
 	}
 	if err := enter(s); err != nil {
@@ -68,6 +76,16 @@ func becomeWorkload() protocol.Exit {
 		return exit
 	}
 	return execFailure(path, unix.Exec(path, s.Argv, s.Env))
+}
+
+func (s spec) power() power {
+	switch {
+	case s.User != protocol.UserRoot:
+		return agentPower
+	case s.OwnKernel:
+		return machinePower
+	}
+	return rootPower
 }
 
 func readSpec() (spec, error) {

@@ -46,6 +46,7 @@ func start(s spec, stdio [3]*os.File, tty, pid1 bool, cgroup *os.File) (*process
 	}
 	if cgroup != nil { // from its first instruction on
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(cgroup.Fd())
+		s.OwnKernel = true // the guest makes cgroups nowhere else
 	}
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{"torno-guest", Stage}, attr)
 	specRead.Close()

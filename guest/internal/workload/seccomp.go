@@ -50,9 +50,9 @@ var denials = append([]denial{
 	{unix.SYS_REBOOT, unix.EPERM},
 	{unix.SYS_CLOCK_SETTIME, unix.EPERM},
 	{unix.SYS_SETTIMEOFDAY, unix.EPERM},
-	{unix.SYS_ADD_KEY, unix.EPERM}, // keyrings belong to the kernel as a whole
-	{unix.SYS_REQUEST_KEY, unix.EPERM},
-	{unix.SYS_KEYCTL, unix.EPERM},
+	{unix.SYS_ADD_KEY, unix.ENOSYS}, // keyrings belong to the kernel as a whole; container engines do without
+	{unix.SYS_REQUEST_KEY, unix.ENOSYS},
+	{unix.SYS_KEYCTL, unix.ENOSYS},
 }, archDenials...)
 
 // agentDenials hold for the user agent besides: it mounts nothing and makes no namespaces.
@@ -74,6 +74,14 @@ var agentDenials = []denial{
 	{unix.SYS_QUOTACTL, unix.EPERM},
 }
 
+// rootPrograms are the commands of bpf(2) that root has on a kernel of its own: container engines say with a
+// cgroup's program which devices its processes may open. What is not here, above all maps and links, keeps programs from the kernel's
+// tracepoints and from the guest's capture.
+var rootPrograms = []uint32{
+	unix.BPF_PROG_LOAD, unix.BPF_PROG_ATTACH, unix.BPF_PROG_DETACH, unix.BPF_PROG_QUERY,
+	unix.BPF_PROG_GET_FD_BY_ID, unix.BPF_OBJ_GET_INFO_BY_FD, // to replace those that are there
+}
+
 // Offsets into struct seccomp_data, for little-endian machines: the low halves of the arguments.
 const (
 	offsetNumber = 0
@@ -82,8 +90,17 @@ const (
 	offsetArg1   = 24
 )
 
+// A power is what a user may do beside running programs.
+type power uint8
+
+const (
+	agentPower   power = iota // nothing
+	rootPower                 // what root may in its namespaces, on a kernel that others use too
+	machinePower              // what root may on a kernel of its own
+)
+
 // compile returns the filter for a user.
-func compile(agent bool) filter {
+func compile(p power) filter {
 	var f filter
 	f.load(offsetArch)
 	f.unless(unix.BPF_JEQ, nativeArch, unix.SECCOMP_RET_KILL_PROCESS) // i386 has other numbers and socketcall
@@ -92,12 +109,7 @@ func compile(agent bool) filter {
 		f.when(unix.BPF_JGE, x32Bit, refuse(unix.ENOSYS))
 	}
 	for _, nr := range []uint32{unix.SYS_SOCKET, unix.SYS_SOCKETPAIR} {
-		var block filter
-		block.load(offsetArg0)
-		for _, family := range families {
-			block.when(unix.BPF_JEQ, family, unix.SECCOMP_RET_ALLOW)
-		}
-		f.call(nr, block, refuse(unix.EAFNOSUPPORT))
+		f.only(nr, families, unix.EAFNOSUPPORT)
 	}
 	var ioctl filter
 	ioctl.load(offsetArg1)
@@ -105,7 +117,8 @@ func compile(agent bool) filter {
 	ioctl.when(unix.BPF_JEQ, unix.TIOCLINUX, refuse(unix.EPERM))
 	f.call(unix.SYS_IOCTL, ioctl, unix.SECCOMP_RET_ALLOW)
 	table := denials
-	if agent {
+	switch p {
+	case agentPower:
 		for _, nr := range []uint32{unix.SYS_CLONE, unix.SYS_UNSHARE} {
 			var block filter
 			block.load(offsetArg0)
@@ -113,6 +126,8 @@ func compile(agent bool) filter {
 			f.call(nr, block, unix.SECCOMP_RET_ALLOW)
 		}
 		table = append(table[:len(table):len(table)], agentDenials...)
+	case machinePower:
+		f.only(unix.SYS_BPF, rootPrograms, unix.EPERM)
 	}
 	for _, d := range table {
 		f.when(unix.BPF_JEQ, d.nr, refuse(d.errno))
@@ -147,6 +162,16 @@ func (f *filter) call(nr uint32, block filter, verdict uint32) {
 	block.ret(verdict)
 	*f = append(*f, unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: uint8(len(block)), K: nr})
 	*f = append(*f, block...)
+}
+
+// only allows the system call nr if its first argument is one of allowed.
+func (f *filter) only(nr uint32, allowed []uint32, errno unix.Errno) {
+	var block filter
+	block.load(offsetArg0)
+	for _, value := range allowed {
+		block.when(unix.BPF_JEQ, value, unix.SECCOMP_RET_ALLOW)
+	}
+	f.call(nr, block, refuse(errno))
 }
 
 // install puts the calling thread, which the caller holds, under the filter for ever.

@@ -2,6 +2,7 @@ package workload
 
 import (
 	"encoding/binary"
+	"slices"
 	"testing"
 
 	"golang.org/x/net/bpf"
@@ -66,6 +67,7 @@ func TestFilter(t *testing.T) {
 		{"i386 exit", unix.AUDIT_ARCH_I386, 1, nil, kill, kill},
 		{"arm", unix.AUDIT_ARCH_ARM, 281, nil, kill, kill},
 		{"io_uring", nativeArch, unix.SYS_IO_URING_SETUP, nil, enosys, enosys},
+		{"keyctl", nativeArch, unix.SYS_KEYCTL, nil, enosys, enosys},
 		{"ptrace", nativeArch, unix.SYS_PTRACE, nil, eperm, eperm},
 		{"read", nativeArch, unix.SYS_READ, nil, allow, allow},
 		{"execve", nativeArch, unix.SYS_EXECVE, nil, allow, allow},
@@ -80,20 +82,31 @@ func TestFilter(t *testing.T) {
 		{"TIOCSTI with high bits", nativeArch, unix.SYS_IOCTL, []uint64{0, unix.TIOCSTI | 1<<32}, eperm, eperm},
 		{"TCGETS", nativeArch, unix.SYS_IOCTL, []uint64{0, unix.TCGETS}, allow, allow},
 	} {
-		for user, want := range map[bool]uint32{true: test.agent, false: test.root} {
+		for user, want := range map[power]uint32{agentPower: test.agent, rootPower: test.root, machinePower: test.root} {
 			if got := judge(t, compile(user), test.arch, test.nr, test.args...); got != want {
-				t.Errorf("%s, agent %v: %#x, want %#x", test.name, user, got, want)
+				t.Errorf("%s, user %d: %#x, want %#x", test.name, user, got, want)
 			}
 		}
 	}
 	if x32Bit != 0 {
 		for nr := range uint32(512) {
-			if got := judge(t, compile(true), nativeArch, x32Bit|nr); got != enosys {
+			if got := judge(t, compile(agentPower), nativeArch, x32Bit|nr); got != enosys {
 				t.Fatalf("x32 call %d: %#x, want ENOSYS", nr, got)
 			}
 		}
 	}
-	if n := len(compile(true)); n > 250 {
+	for command := range uint64(64) { // bpf(2)
+		want := eperm
+		if slices.Contains(rootPrograms, uint32(command)) {
+			want = allow
+		}
+		for user, want := range map[power]uint32{agentPower: eperm, rootPower: eperm, machinePower: want} {
+			if got := judge(t, compile(user), nativeArch, unix.SYS_BPF, command); got != want {
+				t.Errorf("bpf command %d, user %d: %#x, want %#x", command, user, got, want)
+			}
+		}
+	}
+	if n := len(compile(agentPower)); n > 250 {
 		t.Errorf("the filter has %d instructions: jumps reach 255", n)
 	}
 }

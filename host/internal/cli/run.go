@@ -37,6 +37,7 @@ type launch struct {
 	prove       bool
 	proofFile   string
 	argv        []string
+	root        bool // what torno.toml wants the command to be
 	log         *slog.Logger
 }
 
@@ -260,6 +261,7 @@ func (l *launch) agentFile(cmd *cobra.Command, c *client, dir string) ([]byte, e
 		return nil, err
 	}
 	hintPlaceholders(cmd, c, &t.file.Policy)
+	l.root = t.file.Policy.Workload.User == protocol.UserRoot
 	return b, nil
 }
 

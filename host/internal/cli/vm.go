@@ -238,7 +238,11 @@ func (l *launch) initrd(k *kernel.Kernel, shown []string) ([]byte, error) {
 	if vmm.Machine(l.machine.kind) == vmm.Q35 {
 		bus = kernel.PCI
 	}
-	modules, contents, err := k.Load(bus, kernel.Common)
+	sets := []kernel.Set{bus, kernel.Common}
+	if l.root {
+		sets = append(sets, kernel.Container)
+	}
+	modules, contents, err := k.Load(sets...)
 	if err != nil {
 		return nil, err
 	}
