@@ -39,15 +39,6 @@ var goals = []goal{
 
 var auditGoal = goal{key: "audit_share", name: "audit's share of the CPU", unit: "%", must: limits{most: 25}, aim: limits{most: 10}}
 
-var scrubGoals = []goal{
-	{key: "Scrub/R=12/json", name: "scrubbing, R = 12, JSON", unit: "GB/s", must: limits{least: 2.5}, aim: limits{least: 5}},
-	{key: "Scrub/R=12/random", name: "scrubbing, R = 12, random bytes", unit: "GB/s"},
-	{key: "Scrub/R=12/hostile", name: "scrubbing, R = 12, hostile text", unit: "GB/s", must: limits{least: 0.5}, aim: limits{least: 1}},
-	{key: "Scrub/R=12/escapes", name: "scrubbing, R = 12, nothing but escapes", unit: "GB/s", must: limits{least: 0.5}, aim: limits{least: 1}},
-	{key: "Scrub/R=8/json", name: "scrubbing, R = 8, JSON", unit: "GB/s"},
-	{key: "Scrub/R=8/hostile", name: "scrubbing, R = 8, hostile text", unit: "GB/s"},
-}
-
 // A row is one line of the report. What was not measured is not a number, and left out of JSON.
 type row struct {
 	Key     string               `json:"key"`

@@ -76,6 +76,19 @@ func BenchmarkScrub(b *testing.B) {
 	}
 }
 
+// BenchmarkNewMatcher makes the tables of a session's secrets for one authority.
+func BenchmarkNewMatcher(b *testing.B) {
+	for _, n := range []int{1, 8, 50} {
+		secrets, _ := secretsOf(n, 40)
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				NewMatcher(secrets)
+			}
+		})
+	}
+}
+
 // BenchmarkCeiling looks for one byte that is not there: as fast as this machine reads text.
 func BenchmarkCeiling(b *testing.B) {
 	text := make([]byte, 1<<20)

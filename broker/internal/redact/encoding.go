@@ -38,9 +38,9 @@ func Encodings() []Encoding {
 		})},
 		// Little and big endian are the same bytes, one further.
 		{Name: "utf-16", Width: func(r int) int { return 2*r - 1 }, Streams: one(utf16)},
-		{Name: "percent", Escape: &Escape{mark: '%', at: percentAt, begun: percentBegun, longest: 3}},
-		{Name: "json", Escape: &Escape{mark: '\\', at: jsonAt, begun: jsonBegun, longest: 6}},
-		{Name: "html", Escape: &Escape{mark: '&', at: htmlAt, begun: htmlBegun, longest: longestEntity}},
+		{Name: "percent", Escape: &percentEscape},
+		{Name: "json", Escape: &jsonEscape},
+		{Name: "html", Escape: &htmlEscape},
 	}
 }
 

@@ -62,20 +62,16 @@ func (m *Matcher) Text(v string) (string, int) {
 
 // passes reports whether a glance is enough to see that v holds no run.
 func (m *Matcher) passes(v string) bool {
-	if len(m.streams) == 0 || len(v) < m.step+m.gram-1 {
+	if len(m.streams) == 0 || len(v) < m.shortest {
 		return true
 	}
-	for _, e := range m.escapes {
-		if strings.IndexByte(v, e.mark) >= 0 {
+	for i := range m.escapes {
+		if strings.IndexByte(v, m.escapes[i].mark) >= 0 {
 			return false
 		}
 	}
-	for i := 0; i+m.gram <= len(v); i += m.step {
-		var gram uint64
-		for k := range m.gram {
-			gram |= uint64(v[i+k]) << (8 * k)
-		}
-		if m.grams.may(gram) {
+	for i := 0; i+gramSize <= len(v); i += m.step {
+		if m.grams.may(uint32(v[i]) | uint32(v[i+1])<<8 | uint32(v[i+2])<<16 | uint32(v[i+3])<<24) {
 			return false
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"torno.internal/protocol"
 )
@@ -175,7 +176,69 @@ func TestMaskAllocates(t *testing.T) {
 	}
 }
 
-// FuzzMask looks for text that makes Mask panic, grow or change what it must not.
+// TestEscapesAmongOthers hides a run behind escapes of no interest, far apart and close, at every place where the
+// way of looking for them may change.
+func TestEscapesAmongOthers(t *testing.T) {
+	m := NewMatcher([]Secret{newSecret(token)})
+	plain := token[12:22] // with what is escaped a run, without too short
+	noises := map[string][]string{
+		fmt.Sprintf(`\u%04x\u%04x`, token[10], token[11]): {`\"`, `\"ab\n`, `\\`, `\u4e2d`, `\t            \r                 `, `no escape`},
+		fmt.Sprintf("%%%02X%%%02x", token[10], token[11]): {"%20", "%", "%E4%BA%BA", "a%20b", "50%;                        "},
+		fmt.Sprintf("&#%d;&#x%X;", token[10], token[11]):  {"&amp;", "&", "&quot;a&quot;", "&&nbsp;            "},
+	}
+	for run, noise := range noises {
+		for _, n := range noise {
+			for at := crowd - 150; at < crowd+150; at++ {
+				text := []byte(strings.Repeat(n, 2*crowd/len(n)))
+				text = append(append(text[:at:at], ' '), run+plain+` `...)
+				text = append(text, strings.Repeat(n, 10)...)
+				want := bytes.Clone(text)
+				for i := range len(run + plain) {
+					want[at+1+i] = m.mask
+				}
+				if m.Scanner().Mask(text); !bytes.Equal(text, want) {
+					t.Fatalf("%q at %d among %q: %q", run+plain, at, n, text[at-10:at+60])
+				}
+			}
+		}
+	}
+}
+
+// TestMatcherSize holds what the tables of 1, 8 and 50 secrets of 40 characters take.
+func TestMatcherSize(t *testing.T) {
+	tests := []struct{ secrets, most int }{{1, 24 << 10}, {8, 160 << 10}, {50, 640 << 10}}
+	for _, tt := range tests {
+		secrets, _ := secretsOf(tt.secrets, 40)
+		m := NewMatcher(secrets)
+		size := cap(m.texts) + cap(m.streams)*int(unsafe.Sizeof(stream{})) + cap(m.grams.filter)*8 +
+			cap(m.grams.entries)*int(unsafe.Sizeof(entry{})) + cap(m.escapes)*int(unsafe.Sizeof(hunter{})) + int(unsafe.Sizeof(*m))
+		if size > tt.most {
+			t.Errorf("%d secrets: %d bytes, want at most %d", tt.secrets, size, tt.most)
+		}
+		t.Logf("%d secrets: %d KiB", tt.secrets, size>>10)
+	}
+}
+
+// TestRepetitions holds what a value that repeats itself costs: entries for one period, not for each.
+func TestRepetitions(t *testing.T) {
+	const period = "s3cret-k!y"
+	m := NewMatcher([]Secret{newSecret(strings.Repeat(period, 1000))})
+	used := 0
+	for _, e := range m.grams.entries {
+		if e.at != 0 {
+			used++
+		}
+	}
+	if used == 0 || used > 100*len(period) {
+		t.Errorf("%d entries", used)
+	}
+	out := []byte(strings.Repeat(period, 100) + " ")
+	if m.Scanner().Mask(out); string(out) != strings.Repeat("*", 100*len(period))+" " {
+		t.Errorf("%q", out)
+	}
+}
+
+// FuzzMask looks for text that makes Mask panic, or change more or less than the definition says.
 func FuzzMask(f *testing.F) {
 	for _, text := range spellings(token) {
 		f.Add([]byte(text), uint16(7))
@@ -191,10 +254,9 @@ func FuzzMask(f *testing.F) {
 		s := m.Scanner()
 		s.Mask(out[:at])
 		s.Mask(out[at:])
-		for i, in := range covered(ws, out) {
-			if in {
-				t.Fatalf("a window crossed at %d: %q", i, out)
-			}
+		want := append(wanted(m, ws, text[:at], 0), wanted(m, ws, text, at)...)
+		if !bytes.Equal(out, want) {
+			t.Fatalf("cut at %d\ntext %q\ngot  %q\nwant %q", at, text, out, want)
 		}
 	})
 }

@@ -17,15 +17,14 @@ const history = 2 * maxRun * longestEntity // bytes
 type Scanner struct {
 	m *Matcher
 
-	past    [2 * history]byte // the last bytes that flowed, as they came, and room for the next ones
+	past    [2 * history]byte // the last bytes that flowed and may belong to a run, as they came, and room for the next ones
 	n       int               // how many of past are in use
 	odd     bool              // an odd number of backslashes stands before past
 	masking bool              // the text so far ends within a masked run, or in open
 	open    int               // how many bytes at the end of past are an escape that began right behind a masked run
 
 	found, runs []span // scratch, as what follows
-	undone      []byte
-	turns       []turn
+	undone      undone
 }
 
 var scanners = sync.Pool{New: func() any { return new(Scanner) }}
@@ -52,10 +51,10 @@ func (s *Scanner) Mask(p []byte) (began int) {
 		return 0
 	}
 	s.found = s.found[:0]
-	if s.n > 0 || len(p) <= history {
+	if s.n > 0 {
 		s.border(p)
 	}
-	if len(p) > history {
+	if s.n == 0 || len(p) > history {
 		s.search(p, s.oddAt(s.n))
 	}
 	began, end := s.merge()
@@ -98,26 +97,28 @@ func (s *Scanner) oddAt(i int) bool {
 	return odd != s.odd
 }
 
-// remember keeps the last bytes of the text.
+// remember keeps the last bytes of the text, as far as they may belong to a run.
 func (s *Scanner) remember(p []byte) {
-	if len(p) >= history {
-		cut := len(p) - history
-		odd := false
-		i := cut
-		for ; i > 0 && p[i-1] == '\\'; i-- {
-			odd = !odd
+	k, least := len(p), max(0, len(p)-history)
+	for k > least && s.m.spelled[p[k-1]] {
+		k--
+	}
+	if k == 0 { // all of it
+		if drop := s.n + len(p) - history; drop > 0 {
+			s.odd = s.oddAt(drop)
+			s.n = copy(s.past[:], s.past[drop:s.n])
 		}
-		if i == 0 {
-			odd = odd != s.oddAt(s.n)
-		}
-		s.odd, s.n = odd, copy(s.past[:], p[cut:])
+		s.n += copy(s.past[s.n:], p)
 		return
 	}
-	if drop := s.n + len(p) - history; drop > 0 {
-		s.odd = s.oddAt(drop)
-		s.n = copy(s.past[:], s.past[drop:s.n])
+	before, odd := k, false
+	for before > 0 && p[before-1] == '\\' {
+		before, odd = before-1, !odd
 	}
-	s.n += copy(s.past[s.n:], p)
+	if before == 0 {
+		odd = odd != s.oddAt(s.n)
+	}
+	s.odd, s.n = odd, copy(s.past[:], p[k:])
 }
 
 // merge sorts the runs in s.found and joins those that touch. It returns how many began in p and where the
@@ -170,7 +171,9 @@ func (s *Scanner) cover(p []byte) {
 
 func (s *Scanner) wipe() {
 	secret.Wipe(s.past[:s.n])
-	secret.Wipe(s.undone)
+	if s.undone.room != nil {
+		secret.Wipe(s.undone.room[:])
+	}
 	s.n, s.odd, s.masking, s.open = 0, false, false, 0
 }
 
