@@ -50,10 +50,6 @@ func (p *Pool) Open(ctx context.Context) (*Stream, error) {
 // request that is on its way then would be lost.
 const maxIdle = protocol.StreamIdleTimeout - 30*time.Second
 
-// stillWarm is how long a stream is taken to stand without a look: under load most are used again at once, and the
-// look is a system call.
-const stillWarm = 20 * time.Millisecond
-
 // take takes a slot, waiting if there is none.
 func (p *Pool) take(ctx context.Context) error {
 	select {
@@ -86,7 +82,7 @@ func (p *Pool) reuse() *Stream {
 		p.idle[n-1] = nil
 		p.idle = p.idle[:n-1]
 		p.mu.Unlock()
-		if idle := time.Since(s.since); idle < stillWarm || idle < maxIdle && s.quiet() {
+		if time.Since(s.since) < maxIdle && s.quiet() {
 			return s
 		}
 		s.close()
