@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -154,14 +155,16 @@ func TestAttack28Echo(t *testing.T) {
 	}
 }
 
+// coders code content as upstreams do.
+var coders = map[string]func(w io.Writer) io.WriteCloser{
+	"gzip":    func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) },
+	"deflate": func(w io.Writer) io.WriteCloser { return zlib.NewWriter(w) },
+	"br":      func(w io.Writer) io.WriteCloser { return brotli.NewWriter(w) },
+	"zstd":    func(w io.Writer) io.WriteCloser { z, _ := zstd.NewWriter(w); return z },
+}
+
 // TestAttack28CodedEcho lets the upstream compress the echo although identity was asked for.
 func TestAttack28CodedEcho(t *testing.T) {
-	write := map[string]func(w io.Writer) io.WriteCloser{
-		"gzip":    func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) },
-		"deflate": func(w io.Writer) io.WriteCloser { return zlib.NewWriter(w) },
-		"br":      func(w io.Writer) io.WriteCloser { return brotli.NewWriter(w) },
-		"zstd":    func(w io.Writer) io.WriteCloser { z, _ := zstd.NewWriter(w); return z },
-	}
 	_, _, stream := opened(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		coding := r.URL.Path[1:]
 		w.Header().Set("Content-Encoding", coding)
@@ -170,15 +173,15 @@ func TestAttack28CodedEcho(t *testing.T) {
 		if r.URL.RawQuery == "part" {
 			w.WriteHeader(206)
 		}
-		if write[coding] == nil {
+		if coders[coding] == nil {
 			_, _ = io.WriteString(w, r.Header.Get("Authorization"))
 			return
 		}
-		z := write[coding](w)
+		z := coders[coding](w)
 		fmt.Fprintf(z, "asked for %s, %s", r.Header.Get("Accept-Encoding"), r.Header.Get("Authorization"))
 		_ = z.Close()
 	}), generous)
-	for coding := range write {
+	for coding := range coders {
 		resp, body, err := stream().ask(get("/"+coding, protocol.Field{Name: "accept-encoding", Value: "gzip, br, zstd"}), "")
 		if err != nil {
 			t.Fatalf("%s: %v", coding, err)
@@ -198,6 +201,63 @@ func TestAttack28CodedEcho(t *testing.T) {
 		if err != nil || resp.Status != 502 || resp.Fields.Get(protocol.FieldReason) != "coded_content" || leaks(body) {
 			t.Errorf("%s: %d %q %v", coding, resp.Status, body, err)
 		}
+	}
+}
+
+// TestAttack28UndecodableEcho lets the upstream repeat the credential in what cannot be decoded: content that is not
+// coded as its fields say, bytes behind coded content, and content that is cut. Nothing that was not decoded and
+// searched crosses, and no such answer comes to a clean end.
+func TestAttack28UndecodableEcho(t *testing.T) {
+	var sent atomic.Int32
+	_, _, stream := opened(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		coding, how, _ := strings.Cut(r.URL.Path[1:], "/")
+		echo := r.Header.Get("Authorization")
+		if strings.HasSuffix(echo, testKey) {
+			sent.Add(1)
+		}
+		var coded bytes.Buffer
+		z := coders[coding](&coded)
+		fmt.Fprintf(z, "coded %s.", echo)
+		_ = z.Close()
+		w.Header().Set("Content-Encoding", coding)
+		switch how {
+		case "plain":
+			_, _ = io.WriteString(w, echo)
+		case "behind":
+			_, _ = w.Write(append(coded.Bytes(), echo...))
+		case "flushed behind":
+			_, _ = w.Write(coded.Bytes())
+			w.(http.Flusher).Flush()
+			time.Sleep(10 * time.Millisecond) // so that the decoder has read the coded content to its end
+			_, _ = io.WriteString(w, echo)
+		case "cut":
+			_, _ = w.Write(coded.Bytes()[:coded.Len()-3])
+		}
+	}), generous)
+	for coding := range coders {
+		for _, how := range []string{"plain", "behind", "flushed behind", "cut"} {
+			p := stream()
+			if err := p.w.WriteRequest(get("/" + coding + "/" + url.PathEscape(how))); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.w.Close(nil); err != nil {
+				t.Fatal(err)
+			}
+			var resp protocol.Response
+			if err := p.r.ReadResponse(&resp); err != nil {
+				continue // cut before anything of it crossed
+			}
+			body, err := io.ReadAll(p.r)
+			if err == nil {
+				t.Errorf("%s, %s: a clean end: %d, %q", coding, how, resp.Status, body)
+			}
+			if leaks(string(body)) {
+				t.Errorf("%s, %s: %q", coding, how, body)
+			}
+		}
+	}
+	if got, want := int(sent.Load()), 4*len(coders); got != want {
+		t.Errorf("%d echoes were sent, want %d", got, want)
 	}
 }
 
