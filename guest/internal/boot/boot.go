@@ -28,6 +28,7 @@ type Config struct {
 	Broker  transport.Addr
 	Run     transport.Addr // zero: no run channel, stdio is the console
 	Words   Words          // of the kernel command line, where it is ours
+	UID     uint32         // attached: the workload's user, whose connections alone are caught where there is a network card
 	Version string         // of the build, for people
 	Log     *slog.Logger
 }
@@ -41,7 +42,10 @@ const (
 // A guest is what the steps work on, and what they leave for those after them.
 type guest struct {
 	Config
-	initial  bool // we are in the machine's first namespaces
+	initial  bool   // we are in the machine's first namespaces
+	attached bool   // the machine has an init of its own
+	fresh    bool   // hello was just answered, not kept
+	bootFile string // boot nonce of the initial file system, if there is one
 	hello    *protocol.HelloResponse
 	plan     capture.Plan
 	caught   *capture.Listener
@@ -50,6 +54,7 @@ type guest struct {
 	channel  *relay.Channel
 	trust    []string // variables for the workload
 	proxy    string   // explicit proxy's URL
+	cards    []string // network cards that lead past us
 	run      *workload.Channel
 	cgroup   *os.File // the workload's; nil: none of its own
 	scratch  *os.File // root of the file system that takes what is written; nil: the root itself
@@ -93,16 +98,9 @@ func (g *guest) waitForServices() {
 }
 
 func (g *guest) bootAndRun(ctx context.Context, signals <-chan os.Signal) protocol.Exit {
-	if err := g.boot(ctx); err != nil {
-		exit := protocol.Exit{Code: protocol.ExitFailed, Error: "boot: " + err.Error()}
-		var hint *capture.HintError
-		if errors.As(err, &hint) {
-			exit.Hint = hint.Hint
-		}
-		g.Log.Error("boot", "error", err, "hint", exit.Hint)
-		if g.run == nil {
-			fmt.Fprintf(os.Stderr, "torno-guest: %s\n", exit.Error) // the last word on the console
-		} else {
+	if err := g.boot(ctx, beforeHello, fromHello); err != nil {
+		exit := g.complain(err)
+		if g.run != nil {
 			if err := g.run.SendExit(ctx, exit); err != nil {
 				g.Log.Error("telling the host", "error", err)
 			}
@@ -123,8 +121,40 @@ func (g *guest) bootAndRun(ctx context.Context, signals <-chan os.Signal) protoc
 	return exit
 }
 
-// boot takes every step of the table, in order, within bootTimeout.
-func (g *guest) boot(ctx context.Context) error {
+// complain says why there is no workload. Without a run channel that is the last word on the console.
+func (g *guest) complain(err error) protocol.Exit {
+	exit := protocol.Exit{Code: protocol.ExitFailed, Error: "boot: " + err.Error()}
+	var hint *capture.HintError
+	if errors.As(err, &hint) {
+		exit.Hint = hint.Hint
+	}
+	g.Log.Error("boot", "error", err, "hint", exit.Hint)
+	if g.run == nil {
+		fmt.Fprintf(os.Stderr, "torno-guest: %s\n", exit.Error)
+		if exit.Hint != "" {
+			fmt.Fprintf(os.Stderr, "hint: %s\n", exit.Hint)
+		}
+	}
+	return exit
+}
+
+// boot takes every step of two tables, in order, each within bootTimeout. Between them it waits, where that
+// is wanted, for as long as nobody has made a session for this machine.
+func (g *guest) boot(ctx context.Context, before, after []step) error {
+	if err := g.take(ctx, before); err != nil {
+		return err
+	}
+	if g.Words.Wait {
+		g.Log.Info("waiting for a session; a snapshot may be taken now")
+		if err := relay.Await(ctx, g.dialBroker); err != nil {
+			return fmt.Errorf("waiting for a session: %w", err)
+		}
+	}
+	return g.take(ctx, after)
+}
+
+// take takes every step of a table, in order, within bootTimeout.
+func (g *guest) take(ctx context.Context, steps []step) error {
 	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
 	defer cancel()
 	for _, s := range steps {

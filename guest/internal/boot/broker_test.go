@@ -14,6 +14,7 @@ import (
 	"net"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,6 +34,7 @@ type fakeBroker struct {
 	key     *ecdsa.PrivateKey
 	ca      *x509.Certificate
 
+	hellos   atomic.Int32
 	mu       sync.Mutex
 	requests []protocol.Request // forwarded
 	output   map[string][]byte  // by run path
@@ -86,7 +88,11 @@ func (b *fakeBroker) serve(c net.Conn) {
 	if err != nil {
 		return
 	}
-	c.Write(protocol.PrefaceReply{Version: protocol.Version}.AppendTo(nil))
+	reply := protocol.PrefaceReply{Version: protocol.Version}
+	if preface.Kind == protocol.KindChannel && preface.Token != protocol.Token(b.hello.Token) {
+		reply.Status = protocol.StatusToken
+	}
+	c.Write(reply.AppendTo(nil))
 	r, w := bhttp.NewReader(c), bhttp.NewWriter(c)
 	for {
 		var request protocol.Request
@@ -107,6 +113,7 @@ func (b *fakeBroker) serve(c net.Conn) {
 			b.output[request.Path] = content
 			b.mu.Unlock()
 		case request.Path == protocol.PathHello:
+			b.hellos.Add(1)
 			answer, _ = json.Marshal(b.hello)
 		case request.Path == protocol.PathLeaf:
 			answer = b.leaf(content)

@@ -16,6 +16,8 @@ const (
 	wordScratch = "torno.scratch" // likewise, of what is written over it
 	wordProbe   = "torno.probe"   // only say that the machine works
 	wordDebug   = "torno.debug"
+	wordBoot    = "torno.boot"    // =NONCE, see bootNonce
+	wordWait    = "torno.wait"    // wait before hello until there is a session
 	wordTimings = "torno.timings" // say on the console when each phase is over
 )
 
@@ -24,7 +26,8 @@ type Words struct {
 	Broker, Run   string // addresses; empty: not given
 	Root, Scratch string // disks: their serial numbers, or devices in /dev; empty: none
 	Probe, Debug  bool
-	Timings       bool
+	Boot          string // nonce, in base64
+	Timings, Wait bool
 }
 
 // CommandLine reads the kernel command line. The first process of a machine finds no /proc yet and mounts
@@ -42,8 +45,8 @@ func CommandLine() Words {
 
 func parseCommandLine(line string) Words {
 	var w Words
-	flags := map[string]*bool{wordProbe: &w.Probe, wordDebug: &w.Debug, wordTimings: &w.Timings}
-	values := map[string]*string{wordBroker: &w.Broker, wordRun: &w.Run, wordRoot: &w.Root, wordScratch: &w.Scratch}
+	flags := map[string]*bool{wordProbe: &w.Probe, wordDebug: &w.Debug, wordWait: &w.Wait, wordTimings: &w.Timings}
+	values := map[string]*string{wordBroker: &w.Broker, wordRun: &w.Run, wordRoot: &w.Root, wordScratch: &w.Scratch, wordBoot: &w.Boot}
 	defaults := map[string]string{wordRoot: diskRoot, wordScratch: diskScratch}
 	for word := range strings.FieldsSeq(line) {
 		name, value, given := strings.Cut(word, "=")

@@ -29,6 +29,9 @@ func (g *guest) loadModules(ctx context.Context) error {
 	if err := g.mountAll("/", firstMounts); err != nil {
 		return err
 	}
+	if nonce, err := os.ReadFile(bootNonceFile); err == nil { // gone once the root is another
+		g.bootFile = strings.TrimSpace(string(nonce))
+	}
 	list, err := os.ReadFile(filepath.Join(initDir, moduleList))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // the kernel, or the image's own init, has loaded what there is

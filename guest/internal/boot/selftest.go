@@ -29,13 +29,17 @@ func (g *guest) selfTest(ctx context.Context) error {
 		return errors.New("session CA is unreadable")
 	}
 	deadline, _ := ctx.Deadline()
-	address, err := askName(protocol.SelfTestAuthority, netip.AddrPortFrom(g.plan.Addr4, 53), deadline)
-	if err != nil {
-		return fmt.Errorf("asking for a name: %w", err)
-	}
-	var dialer net.Dialer
-	dialer.SetMultipathTCP(false)
-	tcp, err := dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(address, 443).String())
+	var tcp net.Conn
+	err := g.asWorkload(func() error {
+		address, err := askName(protocol.SelfTestAuthority, netip.AddrPortFrom(g.plan.Addr4, 53), deadline)
+		if err != nil {
+			return fmt.Errorf("asking for a name: %w", err)
+		}
+		var dialer net.Dialer
+		dialer.SetMultipathTCP(false)
+		tcp, err = dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(address, 443).String())
+		return err
+	})
 	if err != nil {
 		return err
 	}

@@ -38,18 +38,24 @@ type step struct {
 	run   func(*guest, context.Context) error
 }
 
-// steps is the order of booting. Nothing of the workload's runs before the last one has succeeded.
-var steps = []step{
+// The order of booting. Nothing of the workload's runs before the last step has succeeded. What comes before
+// hello is the same for all that are restored from one snapshot.
+var beforeHello = []step{
 	{"modules", needsInitial, (*guest).loadModules},
 	{"root", needsInitial, (*guest).enterRoot},
 	{"process 1", needsNothing, (*guest).hide},
 	{"lo", needsNothing, func(*guest, context.Context) error { return capture.Up() }},
+}
+
+var fromHello = []step{
 	{"hello", needsNothing, (*guest).sayHello},
+	{"cards", needsInitial, (*guest).checkCards},
 	{"clock", needsOwnKernel, (*guest).setClock},
 	{"sysctls", needsOwnKernel, (*guest).setSysctls},
 	{"cgroup", needsOwnKernel, (*guest).makeCgroup},
 	{"containers", needsOwnKernel, (*guest).mountEngines},
 	{"trust", needsNothing, (*guest).installTrust},
+	{"plan", needsNothing, (*guest).makePlan},
 	{"capture", needsNothing, (*guest).startCapture},
 	{"names", needsNothing, (*guest).startNames},
 	{"user", needsNothing, (*guest).makeUser},
@@ -165,13 +171,16 @@ func (g *guest) installTrust(context.Context) error {
 	return err
 }
 
+func (g *guest) makePlan(context.Context) error {
+	var err error
+	g.plan, err = capture.NewPlan(g.hello.Capture)
+	return err
+}
+
 func (g *guest) startCapture(context.Context) error {
 	var err error
-	if g.plan, err = capture.NewPlan(g.hello.Capture); err != nil {
-		return err
-	}
 	method := capture.Redirect
-	if g.ownsKernel() {
+	if g.ownsKernel() || g.attached && g.plan.User == nil && inode("/proc/self/ns/user") == initialUserNS {
 		method = capture.Lookup
 	}
 	g.caught, err = capture.Listen(g.background, g.plan, method, g.Log)
@@ -200,6 +209,30 @@ func (g *guest) startNames(context.Context) error {
 		rootfs.WriteFile("/etc/hosts", []byte(hosts)),
 		rootfs.WriteFile("/etc/hostname", []byte(hostname+"\n")),
 	)
+}
+
+// answerNames answers names on a machine that is not ours alone: where it has a network card, those of the
+// workload's user, which are redirected to us, and otherwise everybody's.
+func (g *guest) answerNames(context.Context) error {
+	var err error
+	if g.table, err = names.New(g.plan.Names4, g.plan.Names6); err != nil {
+		return err
+	}
+	ipv6 := g.plan.Addr6.IsValid()
+	var server *names.Server
+	if len(g.cards) == 0 {
+		if server, err = names.Listen(g.background, g.table, ipv6, g.Log); err == nil {
+			err = g.setResolver()
+		}
+	} else {
+		g.plan.User = &capture.User{ID: g.UID}
+		server, g.plan.User.Names, err = names.ListenLoopback(g.background, g.table, ipv6, g.Log)
+	}
+	if err != nil {
+		return err
+	}
+	g.serve("names", server.Serve)
+	return nil
 }
 
 // listenProxy opens the explicit proxy's port: the plan's if it is free, else any.

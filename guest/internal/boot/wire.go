@@ -3,9 +3,12 @@ package boot
 import (
 	"context"
 	"crypto/rand"
+	"encoding/base64"
+	"errors"
 	"fmt"
 	"time"
 
+	"torno.internal/guest/internal/capture"
 	"torno.internal/guest/internal/front"
 	"torno.internal/guest/internal/relay"
 	"torno.internal/guest/internal/workload"
@@ -19,9 +22,50 @@ func (g *guest) sayHello(ctx context.Context) error {
 	defer cancel()
 	nonce := make([]byte, protocol.NonceSize)
 	rand.Read(nonce)
-	hello, err := relay.Hello(ctx, g.dialBroker, protocol.HelloRequest{Nonce: nonce, Guest: g.Version})
+	boot, err := g.bootNonce()
 	if err != nil {
 		return err
+	}
+	hello, err := relay.Hello(ctx, g.dialBroker, protocol.HelloRequest{Nonce: nonce, Guest: g.Version, Boot: boot})
+	if err != nil {
+		return err
+	}
+	if err := g.use(hello); err != nil {
+		return err
+	}
+	if g.Words.Wait {
+		g.stir()
+	}
+	return nil
+}
+
+// bootNonceFile holds the machine's boot nonce in base64, in its initial file system.
+const bootNonceFile = initDir + "/boot"
+
+// bootNonce returns what the host gave this machine alone to tell it from others, or nil: a word of the kernel
+// command line, or a file.
+func (g *guest) bootNonce() ([]byte, error) {
+	text := g.Words.Boot
+	if text == "" {
+		text = g.bootFile
+	}
+	if text == "" {
+		return nil, nil
+	}
+	b, err := base64.StdEncoding.DecodeString(text)
+	if err != nil || len(b) != protocol.NonceSize {
+		return nil, fmt.Errorf("the boot nonce is not %d bytes in base64", protocol.NonceSize)
+	}
+	return b, nil
+}
+
+// use makes hello's answer the guest's own.
+func (g *guest) use(hello *protocol.HelloResponse) error {
+	switch started := len(hello.Workload.Argv) > 0; {
+	case started && g.attached:
+		return &capture.HintError{Err: errors.New("the session is for a machine whose workload torno-guest starts"), Hint: "torno vm config --attach"}
+	case !started && !g.attached:
+		return &capture.HintError{Err: errors.New("the session has no command to start"), Hint: "torno-guest attach serves machines that start their own"}
 	}
 	if len(hello.Token) != protocol.TokenSize {
 		return fmt.Errorf("token of %d bytes, want %d", len(hello.Token), protocol.TokenSize)
@@ -41,14 +85,17 @@ func (g *guest) sayHello(ctx context.Context) error {
 
 // startFront serves what the capture catches and the explicit proxy, and follows the broker's events.
 func (g *guest) startFront(ctx context.Context) error {
+	f := front.New(front.Config{Pool: g.pool, Leaf: g.channel, NameOf: g.table.NameOf, Log: g.Log})
+	g.serve("capture", func(ctx context.Context) error { return f.Serve(ctx, g.caught) })
+	g.serve("events", g.followEvents)
+	if g.attached { // other users of the machine could ask a proxy
+		return nil
+	}
 	proxy, err := g.listenProxy(ctx)
 	if err != nil {
 		return err
 	}
-	f := front.New(front.Config{Pool: g.pool, Leaf: g.channel, NameOf: g.table.NameOf, Log: g.Log})
-	g.serve("capture", func(ctx context.Context) error { return f.Serve(ctx, g.caught) })
 	g.serve("explicit proxy", func(ctx context.Context) error { return f.ServeProxy(ctx, proxy) })
-	g.serve("events", g.followEvents)
 	return nil
 }
 

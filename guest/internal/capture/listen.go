@@ -27,6 +27,14 @@ type Plan struct {
 	Addr4, Addr6   netip.Addr // own addresses on lo; Addr6 is invalid where the kernel has no IPv6
 	Names4, Names6 netip.Prefix
 	ProxyPort      uint16
+	User           *User // whose connections alone are caught; nil: everybody's
+}
+
+// A User is one whose connections are caught on a machine that has a network card for the others. Nothing
+// of this user's leaves by the card: connections are redirected, names are asked of us, all else is dropped.
+type User struct {
+	ID    uint32
+	Names uint16 // port on the loopback addresses where names are answered
 }
 
 // NewPlan fills in the defaults of c.
@@ -89,8 +97,10 @@ type Listener struct {
 // Listen sets the capture up in the own network namespace and returns its listener. Where the method
 // does not work the error is a *HintError.
 func Listen(ctx context.Context, plan Plan, method Method, log *slog.Logger) (*Listener, error) {
-	if err := setSysctls(); err != nil {
-		return nil, err
+	if plan.User == nil { // else the machine's network is others' too
+		if err := setSysctls(); err != nil {
+			return nil, err
+		}
 	}
 	if err := addRoutes(plan); err != nil {
 		return nil, err
@@ -99,7 +109,14 @@ func Listen(ctx context.Context, plan Plan, method Method, log *slog.Logger) (*L
 	if !plan.Addr6.IsValid() {
 		network, address = "tcp4", "0.0.0.0:0"
 	}
-	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { return setTransparent(c) }}
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		if plan.User != nil {
+			if err := bindLoopback(c); err != nil {
+				return err
+			}
+		}
+		return setTransparent(c)
+	}}
 	config.SetMultipathTCP(false) // an MPTCP socket has no place in a sockmap
 	l, err := config.Listen(ctx, network, address)
 	if err != nil {
@@ -109,7 +126,7 @@ func Listen(ctx context.Context, plan Plan, method Method, log *slog.Logger) (*L
 	if method == Lookup {
 		caught.link, err = steer(caught.tcp)
 	} else {
-		err = redirect(caught.port())
+		err = redirect(caught.port(), plan.User)
 	}
 	if err != nil {
 		l.Close()
@@ -122,6 +139,13 @@ func Listen(ctx context.Context, plan Plan, method Method, log *slog.Logger) (*L
 func setTransparent(c syscall.RawConn) error {
 	var err error
 	ctlErr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TRANSPARENT, 1) })
+	return errors.Join(ctlErr, err)
+}
+
+// bindLoopback keeps the listener from what comes in by a network card: redirected connections come over lo.
+func bindLoopback(c syscall.RawConn) error {
+	var err error
+	ctlErr := c.Control(func(fd uintptr) { err = unix.SetsockoptString(int(fd), unix.SOL_SOCKET, unix.SO_BINDTODEVICE, "lo") })
 	return errors.Join(ctlErr, err)
 }
 

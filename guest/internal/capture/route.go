@@ -42,7 +42,7 @@ func addRoutes(plan Plan) error {
 	}
 	defer n.Close()
 	for _, addr := range plan.addresses() {
-		for _, m := range routeMessages(addr) {
+		for _, m := range routeMessages(addr, plan.User) {
 			if err := n.do([]message{m}); err != nil && !errors.Is(err, unix.EEXIST) {
 				return err
 			}
@@ -51,7 +51,7 @@ func addRoutes(plan Plan) error {
 	return nil
 }
 
-func routeMessages(addr netip.Addr) []message {
+func routeMessages(addr netip.Addr, user *User) []message {
 	family := byte(unix.AF_INET)
 	if addr.Is6() {
 		family = unix.AF_INET6
@@ -74,7 +74,11 @@ func routeMessages(addr netip.Addr) []message {
 		{unix.RTM_NEWADDR, create, address, fmt.Sprintf("adding address %v", addr)},
 		{unix.RTM_NEWROUTE, create, route, fmt.Sprintf("adding the local default route from %v", addr)},
 	}
-	for i, r := range routeRules {
+	rules := routeRules
+	if user != nil { // what has another way there is redirected from it
+		rules = []rule{{action: unix.FR_ACT_TO_TBL, user: user}}
+	}
+	for i, r := range rules {
 		messages = append(messages, message{unix.RTM_NEWRULE, create, r.body(family, rulePriority+uint32(i)), fmt.Sprintf("adding rule %d for %v", i, addr)})
 	}
 	return messages
@@ -85,15 +89,16 @@ type rule struct {
 	protocol uint8  // 0: any
 	port     uint16 // destination; 0: any
 	action   uint8
+	user     *User // nil: anybody
 }
 
 // routeRules stand in this order. Of UDP, names are answered and nothing else has a way: a program learns at
 // once that there is no QUIC. The kernel could not tell it later, for it sends no ICMP from addresses that
 // are not in table local.
 var routeRules = []rule{
-	{unix.IPPROTO_UDP, 53, unix.FR_ACT_TO_TBL},
-	{unix.IPPROTO_UDP, 0, unix.FR_ACT_UNREACHABLE},
-	{0, 0, unix.FR_ACT_TO_TBL},
+	{unix.IPPROTO_UDP, 53, unix.FR_ACT_TO_TBL, nil},
+	{unix.IPPROTO_UDP, 0, unix.FR_ACT_UNREACHABLE, nil},
+	{0, 0, unix.FR_ACT_TO_TBL, nil},
 }
 
 // body returns struct fib_rule_hdr, which is family, dst_len, src_len, tos, table, two reserved, action,
@@ -115,6 +120,10 @@ func (r rule) body(family byte, priority uint32) []byte {
 	if r.port != 0 {
 		ports := binary.NativeEndian.AppendUint16(nil, r.port)
 		b = attr(b, unix.FRA_DPORT_RANGE, binary.NativeEndian.AppendUint16(ports, r.port))
+	}
+	if r.user != nil {
+		ids := binary.NativeEndian.AppendUint32(nil, r.user.ID)
+		b = attr(b, unix.FRA_UID_RANGE, binary.NativeEndian.AppendUint32(ids, r.user.ID))
 	}
 	return b
 }

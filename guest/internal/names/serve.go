@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -34,6 +35,33 @@ type Server struct {
 // CAP_NET_BIND_SERVICE and CAP_NET_ADMIN: answers come from whatever address was asked, which is local
 // by route alone, and only a transparent socket may send from it.
 func Listen(ctx context.Context, table *Table, ipv6 bool, log *slog.Logger) (*Server, error) {
+	return listen(ctx, table, ipv6, false, 53, log)
+}
+
+// Ports that ListenLoopback tries.
+const (
+	firstLoopbackPort = 1053
+	loopbackPorts     = 64
+)
+
+// ListenLoopback opens a port on the loopback addresses alone, which is the same on all, for questions that are
+// redirected there, and returns it. It needs CAP_NET_ADMIN.
+func ListenLoopback(ctx context.Context, table *Table, ipv6 bool, log *slog.Logger) (*Server, uint16, error) {
+	var errs error
+	for port := uint16(firstLoopbackPort); port < firstLoopbackPort+loopbackPorts; port++ {
+		s, err := listen(ctx, table, ipv6, true, port, log)
+		if err == nil {
+			return s, port, nil
+		}
+		errs = err
+	}
+	return nil, 0, fmt.Errorf("no port from %d on is free: %w", firstLoopbackPort, errs)
+}
+
+// loopbacks are the loopback addresses, by family.
+var loopbacks = map[string]string{"4": "127.0.0.1", "6": "::1"}
+
+func listen(ctx context.Context, table *Table, ipv6, loopback bool, port uint16, log *slog.Logger) (*Server, error) {
 	s := &Server{table: table, log: log}
 	families := []string{"4"}
 	if ipv6 {
@@ -42,13 +70,17 @@ func Listen(ctx context.Context, table *Table, ipv6 bool, log *slog.Logger) (*Se
 	for _, family := range families {
 		config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { return setOptions(c, family == "6") }}
 		config.SetMultipathTCP(false)
-		udp, err := config.ListenPacket(ctx, "udp"+family, ":53")
+		address := net.JoinHostPort("", strconv.Itoa(int(port)))
+		if loopback {
+			address = net.JoinHostPort(loopbacks[family], strconv.Itoa(int(port)))
+		}
+		udp, err := config.ListenPacket(ctx, "udp"+family, address)
 		if err != nil {
 			s.Close()
 			return nil, fmt.Errorf("names: %w", err)
 		}
 		s.udp = append(s.udp, udp.(*net.UDPConn))
-		tcp, err := config.Listen(ctx, "tcp"+family, ":53")
+		tcp, err := config.Listen(ctx, "tcp"+family, address)
 		if err != nil {
 			s.Close()
 			return nil, fmt.Errorf("names: %w", err)
