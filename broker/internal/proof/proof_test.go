@@ -139,6 +139,51 @@ func TestFindsStraddlingRuns(t *testing.T) {
 	}
 }
 
+// A run with escapes is found as well where the border of a page cuts it, but for one that cuts the escape itself.
+func TestFindsStraddlingEscapes(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 10))
+	value := random(r, 40)
+	m := matcher(value)
+	run := redact.Run(len(value))
+	for name, spell := range map[string]func(c byte) string{
+		"percent":         func(c byte) string { return fmt.Sprintf("%%%02X", c) },
+		"json":            func(c byte) string { return fmt.Sprintf(`\u%04x`, c) },
+		"html":            func(c byte) string { return fmt.Sprintf("&#%d;", c) },
+		"html, hex, long": func(c byte) string { return fmt.Sprintf("&#x%06x;", c) },
+		"percent, at times": func(c byte) string {
+			if c%2 == 0 {
+				return fmt.Sprintf("%%%02x", c)
+			}
+			return string(c)
+		},
+	} {
+		for cut := 1; cut < run; cut++ {
+			mem := newMemory(t, 300)
+			put(t, mem, control, 50*page)
+			from := r.IntN(len(value) - run)
+			var first, second string
+			for i, c := range value[from : from+run] {
+				if i < cut {
+					first += spell(c)
+				} else {
+					second += spell(c)
+				}
+			}
+			put(t, mem, bytes.Repeat([]byte("end "), 100), 90*page+page-400)
+			put(t, mem, []byte(first), 90*page+page-len(first))
+			put(t, mem, []byte(second+"~~~"), 3*page)
+			if got := totals(t, mem, m); got.Hits == 0 {
+				t.Errorf("%s, cut after %d of %d bytes: not found", name, cut, run)
+			}
+			put(t, mem, []byte("####"), 3*page)
+			put(t, mem, []byte("####"), 90*page+page-4)
+			if got := totals(t, mem, m); got.Hits != 0 {
+				t.Errorf("%s, cut after %d of %d bytes, broken: still %d hits", name, cut, run, got.Hits)
+			}
+		}
+	}
+}
+
 // Memory without the secret gives nothing, however much of it there is.
 func TestFindsNothing(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))

@@ -1,11 +1,14 @@
 package redact
 
+import "bytes"
+
 // PageSize is the size of the pieces that memory consists of, in bytes.
 const PageSize = 4096
 
 // Pages looks for runs that a program holds in one piece while the machine that it runs on does not: the
 // first bytes end one page of its memory, the others begin another, and the two lie anywhere. It knows
-// the streams of a Matcher, not the escapes. It is not safe for concurrent use.
+// the streams of a Matcher, as they are and with the escapes in them undone, but for an escape that is cut
+// itself. It is not safe for concurrent use.
 //
 // For every place in every stream it keeps how many bytes before that place some page ended with, and how
 // many from there on some page began with. Where both together are as long as a run that counts there is
@@ -17,6 +20,9 @@ type Pages struct {
 	behind []uint16         // the longest beginning of one that stands right behind it
 	ends   map[uint32][]int // places behind each gram of edge bytes
 	starts map[uint32][]int // places before it
+	spell  int              // bytes at a page's edge that a run may reach, as the longest escapes spell it
+	undone []byte           // of such bytes, undone
+	turns  []turn
 
 	shortEnds, shortStarts short
 }
@@ -40,7 +46,7 @@ func (s *short) add(one, two, three uint32) {
 func (m *Matcher) Pages() *Pages {
 	p := &Pages{
 		m: m, before: make([]uint16, len(m.texts)+1), behind: make([]uint16, len(m.texts)+1),
-		ends: map[uint32][]int{}, starts: map[uint32][]int{},
+		ends: map[uint32][]int{}, starts: map[uint32][]int{}, spell: min(m.reach, PageSize),
 	}
 	p.shortEnds.three, p.shortStarts.three = make([]uint64, 1<<24/64), make([]uint64, 1<<24/64)
 	for _, s := range m.streams {
@@ -59,15 +65,52 @@ func gram4(b []byte) uint32 {
 
 // Add looks at the edges of one page of PageSize bytes.
 func (p *Pages) Add(page []byte) {
-	first, last := gram4(page), gram4(page[PageSize-edge:])
+	p.addStart(page)
+	p.addEnd(page)
+	first, last := page[:p.spell], page[PageSize-p.spell:]
+	for i := range p.m.escapes {
+		e := &p.m.escapes[i].Escape
+		if b := p.undo(e, first); len(b) >= edge {
+			p.addStart(b)
+		}
+		if b := p.undo(e, last); len(b) >= edge {
+			p.addEnd(b)
+		}
+	}
+}
+
+// undo returns what b spells, or nothing if there is no escape in it.
+func (p *Pages) undo(e *Escape, b []byte) []byte {
+	for i := 0; ; i++ {
+		n := bytes.IndexByte(b[i:], e.mark)
+		if n < 0 {
+			return nil
+		}
+		i += n
+		if _, n = e.at(b[i:]); n > 0 {
+			break
+		}
+	}
+	p.undone, p.turns, _ = e.undo(p.undone[:0], p.turns[:0], b, 0, len(b), len(b))
+	return p.undone
+}
+
+// addStart looks at what a page begins with.
+func (p *Pages) addStart(b []byte) {
+	first := gram4(b)
 	p.shortStarts.add(first&0xff, first&0xffff, first&0xffffff)
-	p.shortEnds.add(last>>24, last>>16, last>>8)
 	for _, at := range p.starts[first] {
-		n := edge + sameStart(page[edge:], p.m.texts[at+edge:p.m.end(at)])
+		n := edge + sameStart(b[edge:], p.m.texts[at+edge:p.m.end(at)])
 		p.behind[at] = max(p.behind[at], uint16(n))
 	}
+}
+
+// addEnd looks at what a page ends with.
+func (p *Pages) addEnd(b []byte) {
+	last := gram4(b[len(b)-edge:])
+	p.shortEnds.add(last>>24, last>>16, last>>8)
 	for _, at := range p.ends[last] {
-		n := edge + sameEnd(page[:PageSize-edge], p.m.texts[p.m.start(at-1):at-edge])
+		n := edge + sameEnd(b[:len(b)-edge], p.m.texts[p.m.start(at-1):at-edge])
 		p.before[at] = max(p.before[at], uint16(n))
 	}
 }
@@ -132,6 +175,7 @@ func (s *short) has(b []byte) bool {
 func (p *Pages) Wipe() {
 	clear(p.before)
 	clear(p.behind)
+	clear(p.undone[:cap(p.undone)])
 	clear(p.ends)
 	clear(p.starts)
 }
