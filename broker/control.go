@@ -28,6 +28,7 @@ func (b *Broker) handler() http.Handler {
 	mux.Handle("PUT "+control.PathTrust, ctlserver.Handle(b.log, b.trust))
 	mux.Handle("GET "+control.PathSessions, ctlserver.Get(b.log, b.listSessions))
 	mux.Handle("POST "+control.PathSessions, ctlserver.Handle(b.log, b.createSession))
+	mux.Handle("POST "+control.PathConsole, ctlserver.Handle(b.log, b.keepConsole))
 	mux.Handle("GET "+control.PathSession+"{id}", ctlserver.Get(b.log, b.showSession))
 	mux.Handle("DELETE "+control.PathSession+"{id}", ctlserver.Get(b.log, b.revokeSession))
 	mux.Handle("POST "+control.PathSession+"{id}/end", ctlserver.Get(b.log, b.endSession))

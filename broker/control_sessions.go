@@ -185,6 +185,19 @@ func (b *Broker) showSession(r *http.Request) (control.SessionInfo, error) {
 	return record.Info(), nil
 }
 
+// keepConsole keeps what a session's VM said last on its console.
+func (b *Broker) keepConsole(_ context.Context, req control.ConsoleReport) (control.SessionInfo, error) {
+	s := b.get(req.Session)
+	if s == nil {
+		return control.SessionInfo{}, noSession(req.Session)
+	}
+	if len(req.Text) > control.MaxConsole {
+		return control.SessionInfo{}, &control.Error{Code: control.CodeInvalid, Message: fmt.Sprintf("console of %d bytes, at most %d are kept", len(req.Text), control.MaxConsole)}
+	}
+	s.record.Say(req.Text)
+	return s.info(), nil
+}
+
 func noSession(id string) error {
 	return &control.Error{Code: control.CodeNotFound, Message: fmt.Sprintf("no session %q", id), Hint: "torno sessions list"}
 }

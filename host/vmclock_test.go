@@ -47,6 +47,13 @@ curl -sS https://files.example.org/hello`)
 	began := time.Now()
 	ask()
 	check("at first", began)
+	id := strings.Fields(lastLine(h.must("sessions", "list")))[0]
+	shown := h.must("sessions", "show", id)
+	for _, want := range []string{"machine    q35 by ", "image base, kernel ", "-cloud-amd64, 2048 MiB, 1 vCPU", "isolation  microvm"} {
+		if !strings.Contains(shown, want) {
+			t.Errorf("no %q in what is shown of the session:\n%s", want, shown)
+		}
+	}
 
 	qemu := r.vm(t)
 	if err := syscall.Kill(qemu, syscall.SIGSTOP); err != nil {
@@ -66,6 +73,14 @@ curl -sS https://files.example.org/hello`)
 	if err := r.Wait(); err != nil || !strings.HasSuffix(r.stdout.String(), "ok GET /hello\n") {
 		t.Errorf("%v, stdout %q, stderr %q", err, r.stdout, r.stderr)
 	}
+	if shown := h.must("sessions", "show", id); !strings.Contains(shown, "\nconsole\n  ") || !strings.Contains(shown, "reboot: Restarting system") {
+		t.Errorf("no console in what is shown of the session:\n%s", shown)
+	}
+}
+
+func lastLine(text string) string {
+	text = strings.TrimSpace(text)
+	return text[strings.LastIndexByte(text, '\n')+1:]
 }
 
 // vm returns the process id of the run's QEMU.

@@ -18,6 +18,7 @@ const (
 	PathNextVersion = "/v1/secrets/next" // GET ?agent=&name= → NextVersion
 	PathTrust       = "/v1/trust"        // GET ?agent= → TrustedFile; PUT TrustedFile
 	PathSessions    = "/v1/sessions"     // GET → []SessionInfo; POST SessionRequest → SessionCreated
+	PathConsole     = "/v1/console"      // POST ConsoleReport → SessionInfo: what a session's VM said last on its console
 	PathSession     = "/v1/sessions/"    // + id: GET → SessionInfo; DELETE revokes → SessionInfo; POST …/end ends, …/resume lets a suspended one go on → SessionInfo; POST …/prove with a memfd → Proof
 	PathPolicyCheck = "/v1/policy/check" // POST PolicyCheck → PolicyVerdict
 	PathAudit       = "/v1/audit"        // GET ?follow=1&last=N → one JSON audit record a line
@@ -266,7 +267,29 @@ type SessionRequest struct {
 
 	Attach    bool `json:"attach,omitempty"`     // the VM has an init of its own, which starts torno-guest attach and the workload: Workload is empty
 	OwnEgress bool `json:"own_egress,omitempty"` // the VM has a network card: credentials are added, nothing is contained
+
+	Machine *Machine `json:"machine,omitempty"` // what torno run says of the VM that it starts
 }
+
+// A Machine is a VM as torno run starts it. It is for people: nothing is decided by it.
+type Machine struct {
+	Kind   string `json:"kind"`   // "microvm" or "q35"
+	Accel  string `json:"accel"`  // "kvm", or "tcg", which emulates it
+	Image  string `json:"image"`  // name of its root file system
+	Kernel string `json:"kernel"` // release
+	Memory uint64 `json:"memory"` // bytes
+	CPUs   int    `json:"cpus"`
+}
+
+// A ConsoleReport is what a session's VM said last on its console. The bytes are a guest's: whoever shows them
+// must escape them.
+type ConsoleReport struct {
+	Session string `json:"session"`
+	Text    string `json:"text"` // at most MaxConsole bytes
+}
+
+// MaxConsole bounds what is kept of a session's console, in bytes.
+const MaxConsole = 8 << 10
 
 // SessionCreated tells the caller where the session's guest must connect.
 type SessionCreated struct {
@@ -295,6 +318,8 @@ type SessionInfo struct {
 	BytesDown   uint64             `json:"bytes_down"`
 	Streams     int                `json:"streams"` // open now
 	Last        string             `json:"last,omitempty"`
+	Machine     *Machine           `json:"machine,omitempty"` // of torno run
+	Console     string             `json:"console,omitempty"` // what it said last; not escaped
 }
 
 // A Proof is what searching a machine's memory for the secrets of its session found, in totals. It does not

@@ -22,7 +22,6 @@ type Pages struct {
 	starts map[uint32][]int // places before it
 	spell  int              // bytes at a page's edge that a run may reach, as the longest escapes spell it
 	undone []byte           // of such bytes, undone
-	turns  []turn
 
 	shortEnds, shortStarts short
 }
@@ -46,7 +45,7 @@ func (s *short) add(one, two, three uint32) {
 func (m *Matcher) Pages() *Pages {
 	p := &Pages{
 		m: m, before: make([]uint16, len(m.texts)+1), behind: make([]uint16, len(m.texts)+1),
-		ends: map[uint32][]int{}, starts: map[uint32][]int{}, spell: min(m.reach, PageSize),
+		ends: map[uint32][]int{}, starts: map[uint32][]int{}, spell: min(m.widest*longestEntity, PageSize),
 	}
 	p.shortEnds.three, p.shortStarts.three = make([]uint64, 1<<24/64), make([]uint64, 1<<24/64)
 	for _, s := range m.streams {
@@ -81,17 +80,27 @@ func (p *Pages) Add(page []byte) {
 
 // undo returns what b spells, or nothing if there is no escape in it.
 func (p *Pages) undo(e *Escape, b []byte) []byte {
-	for i := 0; ; i++ {
-		n := bytes.IndexByte(b[i:], e.mark)
+	p.undone = p.undone[:0]
+	escaped := false
+	for len(b) > 0 {
+		n := bytes.IndexByte(b, e.mark)
 		if n < 0 {
-			return nil
+			n = len(b)
 		}
-		i += n
-		if _, n = e.at(b[i:]); n > 0 {
+		p.undone = append(p.undone, b[:n]...)
+		if b = b[n:]; len(b) == 0 {
 			break
 		}
+		c, n := e.at(b)
+		escaped = escaped || n > 0
+		if n == 0 {
+			c, n = e.mark, 1
+		}
+		p.undone, b = append(p.undone, c), b[n:]
 	}
-	p.undone, p.turns, _ = e.undo(p.undone[:0], p.turns[:0], b, 0, len(b), len(b))
+	if !escaped {
+		return nil
+	}
 	return p.undone
 }
 

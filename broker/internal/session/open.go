@@ -83,6 +83,7 @@ func newRecord(req Request, now time.Time) (record, error) {
 			Workload: cloneWorkload(req.Workload), Policy: req.Policy, Secrets: slices.Clone(req.Secrets),
 			Placeholders: map[string]string{}, Created: now,
 			Socket: req.Socket, CID: req.CID, Attach: req.Attach, OwnEgress: req.OwnEgress,
+			Machine: req.Machine,
 		},
 	}
 	if rec.Workload.User == "" {

@@ -35,6 +35,7 @@ type record struct {
 	Ended    *time.Time `json:"ended,omitempty"`
 	Counters Counters   `json:"counters"`
 	Leaves   int        `json:"leaves"` // reserved, see leaf.go
+	Console  string     `json:"console,omitempty"`
 
 	// Gone once the session has ended.
 	CAKey     []byte `json:"ca_key,omitempty"` // PKCS #8
@@ -63,6 +64,8 @@ type beginning struct {
 	BootHash  []byte `json:"boot_hash,omitempty"` // SHA-256 of the boot nonce; none: hello needs none
 	Attach    bool   `json:"attach,omitempty"`
 	OwnEgress bool   `json:"own_egress,omitempty"`
+
+	Machine *control.Machine `json:"machine,omitempty"`
 }
 
 // Counters count what a session did.

@@ -90,6 +90,13 @@ func (s *Session) Count(c Counters) {
 	s.rec.Counters.BytesDown += c.BytesDown
 }
 
+// Say replaces what the VM's console said last. Like the counters it is stored with the next change.
+func (s *Session) Say(console string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rec.Console = console
+}
+
 // Info returns what the control API tells of the session, as far as it is on record.
 func (s *Session) Info() control.SessionInfo {
 	s.mu.Lock()
@@ -100,6 +107,7 @@ func (s *Session) Info() control.SessionInfo {
 		Argv: slices.Clone(s.begun.Workload.Argv), Secrets: slices.Clone(s.begun.Secrets),
 		Requests: s.rec.Counters.Requests, Refused: s.rec.Counters.Refused,
 		BytesUp: s.rec.Counters.BytesUp, BytesDown: s.rec.Counters.BytesDown,
+		Machine: s.begun.Machine, Console: s.rec.Console,
 	}
 }
 

@@ -77,8 +77,7 @@ func (l *launch) guestRun(ctx context.Context, req control.SessionRequest, begin
 	defer ln.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	console := &tailBuffer{limit: 16 << 10}
-	s := start{dir, console, prover}
+	s := start{dir, &l.console, prover}
 	if l.debug {
 		s.console = io.MultiWriter(s.console, harmless{os.Stderr})
 	}
@@ -105,7 +104,7 @@ func (l *launch) guestRun(ctx context.Context, req control.SessionRequest, begin
 		return exit, nil
 	}
 	if errors.Is(err, run.ErrNoExit) {
-		if said := console.String(); said != "" {
+		if said := l.console.String(); said != "" {
 			err = fmt.Errorf("%w:\n%s", err, said)
 		}
 		return exit, &hintError{err, "torno doctor looks for what is wrong"}
@@ -237,7 +236,8 @@ func (h harmless) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// A tailBuffer keeps the last bytes written to it. It is safe for concurrent use.
+// A tailBuffer keeps the last bytes written to it. Its zero value keeps as much as the broker does of a
+// console. It is safe for concurrent use.
 type tailBuffer struct {
 	limit int
 
@@ -249,7 +249,11 @@ func (t *tailBuffer) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.b = append(t.b, p...)
-	if over := len(t.b) - t.limit; over > 0 {
+	limit := t.limit
+	if limit == 0 {
+		limit = control.MaxConsole
+	}
+	if over := len(t.b) - limit; over > 0 {
 		t.b = append(t.b[:0], t.b[over:]...)
 	}
 	return len(p), nil

@@ -20,6 +20,20 @@ func TestHarmless(t *testing.T) {
 	}
 }
 
+func TestPrintConsole(t *testing.T) {
+	var b strings.Builder
+	if err := printConsole(&b, strings.Repeat("line\r\n", 30)+"\x1b]0;title\x07 last\n"); err != nil {
+		t.Fatal(err)
+	}
+	if want := "console\n" + strings.Repeat("  line\n", shownLines-1) + `  \x1b]0;title\a last` + "\n"; b.String() != want {
+		t.Errorf("%q, want %q", b.String(), want)
+	}
+	b.Reset()
+	if err := printConsole(&b, " \n"); err != nil || b.String() != "" {
+		t.Errorf("a silent console: %q, %v", b.String(), err)
+	}
+}
+
 // Only what is certainly dead is swept: old, and refusing.
 func TestSweepRuns(t *testing.T) {
 	dir := places(t)

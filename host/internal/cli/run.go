@@ -33,6 +33,7 @@ type launch struct {
 	guest       string
 	debug       bool
 	timings     *timings // nil: nobody asked
+	console     tailBuffer
 	machine     machine
 	prove       bool
 	proofFile   string
@@ -164,14 +165,16 @@ func (l *launch) launch(cmd *cobra.Command) (protocol.Exit, error) {
 		return protocol.Exit{}, err
 	}
 	defer s.close()
-	req.PeerUID = &s.peer
+	req.PeerUID, req.Machine = &s.peer, s.machine
 	var session control.SessionCreated
 	if err := c.do(ctx, "POST", control.PathSessions, req, &session); err != nil {
 		return protocol.Exit{}, l.explain(err)
 	}
+	reported := l.reportConsole(ctx, c, session.ID)
 	defer func() {
 		end, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
+		reported(end)
 		if err := c.do(end, "POST", control.PathSession+session.ID+"/end", nil, nil); err != nil {
 			l.log.Debug("ending the session", "err", err)
 		}
@@ -197,9 +200,10 @@ func (l *launch) launch(cmd *cobra.Command) (protocol.Exit, error) {
 
 // A prepared sandbox is one that everything is there for, before a session is made for it.
 type prepared struct {
-	peer  uint32 // who will connect to the session's sockets
-	begin func(ctx context.Context, session control.SessionCreated, s start) (sandbox, error)
-	close func()
+	peer    uint32           // who will connect to the session's sockets
+	machine *control.Machine // nil: none
+	begin   func(ctx context.Context, session control.SessionCreated, s start) (sandbox, error)
+	close   func()
 }
 
 // prepare gets ready what the isolation needs.
@@ -209,7 +213,7 @@ func (l *launch) prepare(ctx context.Context, dir string) (*prepared, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &prepared{ids.Peer(), func(ctx context.Context, session control.SessionCreated, s start) (sandbox, error) {
+		return &prepared{ids.Peer(), nil, func(ctx context.Context, session control.SessionCreated, s start) (sandbox, error) {
 			return l.startNamespace(ctx, session, dir, ids, s)
 		}, func() {}}, nil
 	}
@@ -221,7 +225,7 @@ func (l *launch) prepare(ctx context.Context, dir string) (*prepared, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &prepared{uint32(os.Geteuid()), func(ctx context.Context, session control.SessionCreated, s start) (sandbox, error) {
+	return &prepared{uint32(os.Geteuid()), plan.describe(l.machine.image), func(ctx context.Context, session control.SessionCreated, s start) (sandbox, error) {
 		return startVM(ctx, plan, session, s)
 	}, plan.close}, nil
 }

@@ -58,8 +58,9 @@ func newSessionsShowCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "show ID", Short: "Show all about one session", Args: exactArgs(1), ValidArgsFunction: completeSessions,
 		Long: `Show all about one session: its command, the versions of the secrets that it
-uses, what it asked for so far and what it was refused. Sessions that have ended
-can be shown too.`,
+uses, what it asked for so far and what it was refused, the VM that it runs in
+and what that said last on its console. Sessions that have ended can be shown
+too.`,
 		Example: "  torno sessions show 01m8588eq2zh04vw8qn948688n",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := connect()
@@ -100,9 +101,13 @@ func printSession(cmd *cobra.Command, i *control.SessionInfo) error {
 	if len(i.Argv) == 0 {
 		command = "the VM's own"
 	}
+	machine := "-"
+	if m := i.Machine; m != nil {
+		machine = fmt.Sprintf("%s by %s, image %s, kernel %s, %d MiB, %d vCPU", m.Kind, m.Accel, m.Image, m.Kernel, m.Memory>>20, m.CPUs)
+	}
 	for _, row := range [][2]string{
 		{"session", i.ID}, {"agent", i.Agent}, {"state", i.State}, {"isolation", string(i.Isolation)},
-		{"identity", i.Identity}, {"contained", i.Containment}, {"command", command},
+		{"machine", machine}, {"identity", i.Identity}, {"contained", i.Containment}, {"command", command},
 		{"created", i.Created.Local().Format("2006-01-02 15:04:05")}, {"ended", ended},
 		{"secrets", strings.Join(secrets, "; ")},
 		{"requests", fmt.Sprintf("%d, %d refused", i.Requests, i.Refused)},
@@ -113,7 +118,7 @@ func printSession(cmd *cobra.Command, i *control.SessionInfo) error {
 			return err
 		}
 	}
-	return nil
+	return printConsole(cmd.OutOrStdout(), i.Console)
 }
 
 func newSessionsRevokeCommand() *cobra.Command {

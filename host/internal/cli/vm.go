@@ -54,8 +54,17 @@ func (m *machine) flags(f *pflag.FlagSet) {
 
 // A vmPlan is all that a VM needs, opened.
 type vmPlan struct {
-	spec  vmm.Spec
-	files []*os.File
+	spec   vmm.Spec
+	kernel string // its release
+	files  []*os.File
+}
+
+// describe returns what people are told of the VM.
+func (p *vmPlan) describe(image string) *control.Machine {
+	return &control.Machine{
+		Kind: string(p.spec.Machine), Accel: string(p.spec.Accel), Image: image, Kernel: p.kernel,
+		Memory: p.spec.Memory, CPUs: p.spec.CPUs,
+	}
 }
 
 func (p *vmPlan) close() {
@@ -90,6 +99,7 @@ func (l *launch) planVM(ctx context.Context, shown []string) (plan *vmPlan, err 
 	if err != nil {
 		return nil, err
 	}
+	p.kernel = k.Release
 	if p.spec.Kernel, err = p.open(k.Path()); err != nil {
 		return nil, err
 	}
