@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"html"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"unsafe"
@@ -85,6 +86,51 @@ func TestSpellings(t *testing.T) {
 			t.Errorf("%s: %d runs byte by byte, want 1: %q", name, runs, out)
 		}
 	}
+}
+
+// TestWrappedBase64 puts whole values into base64 that is broken into lines, as in mail, in PEM and in the JSON of some
+// APIs. A run that a line break cuts is not recognised as one, but the lines are: what is left of the value beside
+// masks is no run, even with the lines put together again.
+func TestWrappedBase64(t *testing.T) {
+	const shortestLine = 16 // characters
+	found := 0
+	for _, n := range []int{16, 17, 20, 23, 24, 40, 64} {
+		v := (token + strings.ToLower(token))[:n]
+		m, ws := NewMatcher([]Secret{newSecret(v)}), windows([]byte(v))
+		for _, line := range []int{shortestLine, 20, 60, 64, 76} {
+			for before := range line {
+				text := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("?", before) + v + strings.Repeat("!", 20)))
+				if !slices.Contains(covered(ws, []byte(text)), true) {
+					t.Fatalf("%d bytes behind %d: not in %q", n, before, text)
+				}
+				for _, end := range []string{"\n", "\r\n", `\n`, `\r\n`} {
+					out := wrap(text, line, end)
+					found += m.Scanner().Mask(out)
+					if left := bytes.ReplaceAll(out, []byte(end), nil); slices.Contains(covered(ws, left), true) {
+						t.Fatalf("%d bytes behind %d in lines of %d: %q", n, before, line, out)
+					}
+				}
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("nothing was masked")
+	}
+	v := token[:24] // in lines that are too short, to see that what is left would be noticed
+	m, out := NewMatcher([]Secret{newSecret(v)}), wrap(base64.StdEncoding.EncodeToString([]byte(v)), shortestLine/2, "\n")
+	m.Scanner().Mask(out)
+	if !slices.Contains(covered(windows([]byte(v)), bytes.ReplaceAll(out, []byte("\n"), nil)), true) {
+		t.Errorf("no run is left in lines of %d: %q", shortestLine/2, out)
+	}
+}
+
+// wrap breaks text into lines.
+func wrap(text string, line int, end string) (out []byte) {
+	for len(text) > 0 {
+		n := min(line, len(text))
+		out, text = append(append(out, text[:n]...), end...), text[n:]
+	}
+	return out
 }
 
 // TestMask looks at what a person sees.
