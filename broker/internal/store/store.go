@@ -1,5 +1,5 @@
 // Package store keeps a broker's state in one file: sealed secrets by agent, name and version, approved
-// agent files, and session records. Values stay sealed; everything else that must not be edited is
+// agent files, session records, and the audit's signing seed. Values stay sealed; everything else that must not be edited is
 // encrypted and authenticated under a key derived from the broker's own.
 package store
 
@@ -36,6 +36,7 @@ var (
 	bucketVersions = []byte("versions") // agent 0 name → last version (8 bytes), state (1 byte)
 	bucketTrusted  = []byte("trusted")  // agent → control.TrustedFile, boxed
 	bucketSessions = []byte("sessions") // id → record, boxed
+	bucketSigning  = []byte("signing")  // "audit" → seed, boxed
 )
 
 // A Store is an open state directory. It is safe for concurrent use. Every change is on disk before the
@@ -77,7 +78,7 @@ func (s *Store) open(dir string) error {
 		return fmt.Errorf("opening %q: %w", filepath.Join(dir, dataFile), err)
 	}
 	return s.db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketMeta, bucketSecrets, bucketVersions, bucketTrusted, bucketSessions} {
+		for _, name := range [][]byte{bucketMeta, bucketSecrets, bucketVersions, bucketTrusted, bucketSessions, bucketSigning} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
