@@ -34,6 +34,11 @@ var leftOut = []string{"/usr/share/man/*", "/usr/share/doc/*", "/usr/share/info/
 // BuildBase builds Base from Debian's packages by mmdebstrap, which needs no container engine and, where
 // the kernel lets users have namespaces, no root. Lines of its progress go to progress.
 func (s Store) BuildBase(ctx context.Context, name string, progress io.Writer) (*Image, error) {
+	release, err := s.hold(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	mmdebstrap, err := exec.LookPath("mmdebstrap")
 	if err != nil {
 		return nil, &Error{errors.New("mmdebstrap is not installed, which builds images from Debian's packages"), "apt-get install mmdebstrap; elsewhere torno image build --from ROOTFS.tar"}
@@ -58,7 +63,7 @@ func (s Store) BuildBase(ctx context.Context, name string, progress io.Writer) (
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	image, err := s.build(name, "Debian "+suite, out)
+	image, err := s.build(name, "Debian "+suite, func(f *os.File) error { return disk.FromTar(out, f) })
 	if waited := cmd.Wait(); waited != nil && ctx.Err() == nil {
 		err = &Error{fmt.Errorf("mmdebstrap: %w", waited), "its output says why; apt-get update may help"}
 	}
@@ -89,42 +94,35 @@ func suite() (string, error) {
 	return codename, nil
 }
 
-// FromTar makes an image of an archive of a root file system.
-func (s Store) FromTar(name, source string, archive io.Reader) (*Image, error) {
-	image, err := s.build(name, source, archive)
-	if err != nil {
-		return nil, err
-	}
-	return image, image.publish(s)
-}
-
-// build makes an image in a directory without its final name.
-func (s Store) build(name, source string, archive io.Reader) (*Image, error) {
-	if err := CheckName(name); err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
-		return nil, err
-	}
-	dir, err := os.MkdirTemp(s.Dir, ".new-")
+// build makes an image in a directory without its final name, of what write writes.
+func (s Store) build(name, source string, write func(f *os.File) error) (*Image, error) {
+	dir, err := os.MkdirTemp(s.Dir, unfinished(name))
 	if err != nil {
 		return nil, err
 	}
 	image := &Image{Name: name, Source: source, Arch: runtime.GOARCH, Filesystem: "ext4", Created: time.Now().UTC(), dir: dir}
-	if err := errors.Join(os.Chmod(dir, 0o755), image.write(archive)); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+	if err := errors.Join(os.Chmod(dir, 0o755), image.write(write)); err != nil {
+		return nil, explain(errors.Join(err, os.RemoveAll(dir)))
 	}
 	return image, nil
 }
 
-// write writes the file system and, last, the description.
-func (i *Image) write(archive io.Reader) error {
+// explain adds what helps against a full disk.
+func explain(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return &Error{err, "free space there, or set TORNO_IMAGES to a directory on a larger disk; temporary files are in $TMPDIR, by default /var/tmp"}
+	}
+	return err
+}
+
+// write writes the file system.
+func (i *Image) write(write func(f *os.File) error) error {
 	f, err := os.OpenFile(i.Path(), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := disk.FromTar(archive, f); err != nil {
+	if err := write(f); err != nil {
 		return err
 	}
 	if i.Size, err = f.Seek(0, io.SeekEnd); err != nil {
@@ -138,23 +136,31 @@ func (i *Image) write(archive io.Reader) error {
 		return err
 	}
 	i.SHA256 = hex.EncodeToString(sum.Sum(nil))
+	return f.Sync()
+}
+
+// publish writes the description and gives an image its name, in the place of one that had it. Whenever it is
+// interrupted, there is the old one or the new, whole.
+func (i *Image) publish(s Store) error {
 	b, err := json.MarshalIndent(i, "", "\t")
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(i.dir, descriptionFile), b, 0o644)
-}
-
-// publish gives an image its name, in the place of one that had it.
-func (i *Image) publish(s Store) error {
-	final := filepath.Join(s.Dir, i.Name)
-	old := i.dir + ".old"
-	if err := os.Rename(final, old); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+	if err := os.WriteFile(filepath.Join(i.dir, descriptionFile), b, 0o644); err != nil {
+		return explain(err)
 	}
-	if err := os.Rename(i.dir, final); err != nil {
+	final := filepath.Join(s.Dir, i.Name)
+	err = unix.Renameat2(unix.AT_FDCWD, i.dir, unix.AT_FDCWD, final, unix.RENAME_EXCHANGE)
+	old := i.dir // a VM that runs from it keeps the file open
+	if errors.Is(err, unix.ENOENT) {
+		err, old = os.Rename(i.dir, final), ""
+	}
+	if err != nil {
 		return err
 	}
 	i.dir = final
-	return os.RemoveAll(old) // a VM that runs from it keeps the file open
+	if old == "" {
+		return nil
+	}
+	return os.RemoveAll(old)
 }

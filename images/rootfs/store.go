@@ -24,6 +24,7 @@ type Image struct {
 	Filesystem string    `json:"filesystem"`
 	Size       int64     `json:"size"` // bytes
 	SHA256     string    `json:"sha256"`
+	Digest     string    `json:"digest,omitempty"` // of the container image that it was made from
 	Created    time.Time `json:"created"`
 	Packages   []Package `json:"packages,omitempty"` // where they are known
 
@@ -47,7 +48,10 @@ func (e *Error) Error() string { return e.Err.Error() }
 func (e *Error) Unwrap() error { return e.Err }
 
 // A Store is a directory of images, one directory each.
-type Store struct{ Dir string }
+type Store struct {
+	Dir     string
+	Waiting func(line string) // is told when somebody else's build must end first; may be nil
+}
 
 // Names of the files of an image.
 const (

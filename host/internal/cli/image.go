@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -16,14 +17,13 @@ import (
 )
 
 func newImageCommand() *cobra.Command {
-	return group("image", "Make and list what VMs boot from", newImageBuildCommand(), newImageListCommand())
+	return group("image", "Make, list and remove what VMs boot from", newImageBuildCommand(), newImageListCommand(), newImageRemoveCommand())
 }
 
 func newImageBuildCommand() *cobra.Command {
-	var name, from string
-	var ifMissing bool
+	var b imageBuild
 	cmd := &cobra.Command{
-		Use: "build [--name NAME] [--from ROOTFS.tar]", Short: "Build an image", Args: exactArgs(0),
+		Use: "build [--name NAME] [--from DIRECTORY|ARCHIVE]", Short: "Build an image", Args: exactArgs(0),
 		Long: `Build an image: the root file system of a VM, which it sees read-only.
 
 Without --from this is the base image: Debian's packages of this machine's own
@@ -31,24 +31,39 @@ release, with Python, Node.js, curl, git and ssh, put together by mmdebstrap. It
 needs no container engine, and no root where users may have namespaces. The
 kernel is got as well.
 
---from makes an image of an archive of a root file system, such as
-"docker export CONTAINER" writes. torno's guest need not be in it: VMs bring it
-along.
+--from makes an image of a root file system, as a directory or an archive such
+as "docker export CONTAINER" writes, or of a container image: an OCI image
+layout, as a directory or an archive, or what "docker save" writes. Archives may
+be compressed by gzip or zstd. Container images are checked by their digests;
+of those for several machines the one for this is taken, and --tag says which
+where there are several. torno's guest need not be in it: VMs bring it along.
 
 An image that is being used may be built anew: running VMs keep the old one.
 Images are in $TORNO_IMAGES, for root by default in /var/lib/torno/images.`,
-		Example: "  torno image build\n  docker export my-container > my.tar && torno image build --name my-image --from my.tar",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return buildImage(cmd, name, from, ifMissing)
-		},
+		Example: `  torno image build
+  docker export my-container > my.tar && torno image build --name my-image --from my.tar
+  skopeo copy docker://debian:12 oci:debian && torno image build --name debian --from debian`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return b.run(cmd) },
 	}
-	cmd.Flags().StringVar(&name, "name", rootfs.Base, "the image's `name`")
-	cmd.Flags().StringVar(&from, "from", "", "`archive` of a root file system; -: standard input")
-	cmd.Flags().BoolVar(&ifMissing, "if-missing", false, "leave an image that is there alone")
+	f := cmd.Flags()
+	f.StringVar(&b.name, "name", rootfs.Base, "the image's `name`")
+	f.StringVar(&b.from, "from", "", "root file system or container image: a `path`; -: an archive on standard input")
+	f.StringVar(&b.tag, "tag", "", "`tag` of the container image to take")
+	f.BoolVar(&b.ifMissing, "if-missing", false, "leave an image that is there alone")
+	_ = cmd.RegisterFlagCompletionFunc("name", completeImages)
 	return cmd
 }
 
-func buildImage(cmd *cobra.Command, name, from string, ifMissing bool) error {
+// An imageBuild is one torno image build.
+type imageBuild struct {
+	name, from, tag string
+	ifMissing       bool
+}
+
+func (b *imageBuild) run(cmd *cobra.Command) error {
+	if b.tag != "" && b.from == "" {
+		return usageError{&hintError{errors.New("--tag without --from"), "--from PATH names the container images that it chooses from"}}
+	}
 	place, err := rootfs.Place()
 	if err != nil {
 		return err
@@ -56,12 +71,12 @@ func buildImage(cmd *cobra.Command, name, from string, ifMissing bool) error {
 	if _, err := new(launch).findKernel(cmd.Context(), place); err != nil {
 		return err
 	}
-	store := rootfs.Store{Dir: place}
-	if _, err := store.Open(name); ifMissing && err == nil {
+	store := rootfs.Store{Dir: place, Waiting: say}
+	if _, err := store.Open(b.name); b.ifMissing && err == nil {
 		return nil
 	}
 	began := time.Now()
-	image, err := makeImage(cmd, store, name, from)
+	image, err := b.make(cmd, store)
 	if err != nil {
 		return err
 	}
@@ -69,31 +84,29 @@ func buildImage(cmd *cobra.Command, name, from string, ifMissing bool) error {
 	return nil
 }
 
-func makeImage(cmd *cobra.Command, store rootfs.Store, name, from string) (*rootfs.Image, error) {
-	switch from {
+func (b *imageBuild) make(cmd *cobra.Command, store rootfs.Store) (*rootfs.Image, error) {
+	switch b.from {
 	case "":
-		if name == rootfs.Base {
-			say("building the base image: half a minute and 200 MB of Debian's packages")
-		}
-		output := &tailBuffer{limit: 4 << 10}
-		var progress io.Writer = output
-		if isTerminal(os.Stderr) {
-			progress = io.MultiWriter(output, os.Stderr)
-		}
-		image, err := store.BuildBase(cmd.Context(), name, progress)
-		if err != nil && progress == output {
-			err = errors.Join(err, errors.New(output.String()))
-		}
-		return image, err
+		return buildBase(cmd.Context(), store, b.name)
 	case "-":
-		return store.FromTar(name, "standard input", cmd.InOrStdin())
+		return store.Import(cmd.Context(), b.name, rootfs.From{Path: "standard input", Tag: b.tag, In: cmd.InOrStdin()})
 	}
-	f, err := os.Open(from)
-	if err != nil {
-		return nil, err
+	return store.Import(cmd.Context(), b.name, rootfs.From{Path: b.from, Tag: b.tag})
+}
+
+// buildBase builds the base image, and shows what mmdebstrap says where somebody looks, or where it failed.
+func buildBase(ctx context.Context, store rootfs.Store, name string) (*rootfs.Image, error) {
+	say("building the base image: half a minute and 200 MB of Debian's packages")
+	output := &tailBuffer{limit: 4 << 10}
+	var progress io.Writer = output
+	if isTerminal(os.Stderr) {
+		progress = io.MultiWriter(output, os.Stderr)
 	}
-	defer f.Close()
-	return store.FromTar(name, filepath.Base(from), f)
+	image, err := store.BuildBase(ctx, name, progress)
+	if err != nil && progress == output {
+		err = fmt.Errorf("%w\n%s", err, output.String())
+	}
+	return image, err
 }
 
 func newImageListCommand() *cobra.Command {
@@ -120,19 +133,45 @@ func newImageListCommand() *cobra.Command {
 			}
 			var rows [][]string
 			for _, i := range images {
-				rows = append(rows, []string{"image", i.Name, mebibytes(i.Size), i.Created.Local().Format(time.DateTime), i.Source})
+				rows = append(rows, []string{"image", i.Name, mebibytes(i.Size), i.Filesystem, i.Arch, i.Created.Local().Format(time.DateTime), short(i.SHA256), i.Source})
 			}
 			for _, k := range kernels {
-				rows = append(rows, []string{"kernel", k.Release, mebibytes(k.Image.Size), k.Built.Local().Format(time.DateTime), k.Source + ", " + strconv.Itoa(len(k.Modules)) + " modules"})
+				rows = append(rows, []string{"kernel", k.Release, mebibytes(k.Image.Size), "", k.Arch, k.Built.Local().Format(time.DateTime), short(k.SHA256), k.Source + ", " + strconv.Itoa(len(k.Modules)) + " modules"})
 			}
 			if len(rows) == 0 {
 				fmt.Fprintln(cmd.ErrOrStderr(), "hint: torno image build")
 			}
-			return printTable(cmd.OutOrStdout(), []string{"KIND", "NAME", "SIZE", "MADE", "FROM"}, rows)
+			return printTable(cmd.OutOrStdout(), []string{"KIND", "NAME", "SIZE", "FS", "ARCH", "BUILT", "SHA-256", "FROM"}, rows)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// short returns as much of a digest as people compare.
+func short(digest string) string { return digest[:min(len(digest), 12)] }
+
+func newImageRemoveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "remove NAME…", Short: "Remove images", Args: cobra.MinimumNArgs(1),
+		Long:    "Remove images. VMs that run from one go on; the base image is built again when it is wanted.",
+		Example: "  torno image remove my-image",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			place, err := rootfs.Place()
+			if err != nil {
+				return err
+			}
+			store := rootfs.Store{Dir: place, Waiting: say}
+			for _, name := range args {
+				if err := store.Remove(cmd.Context(), name); err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "removed image %s\n", name)
+			}
+			return nil
+		},
+		ValidArgsFunction: completeImages,
+	}
 }
 
 // completeImages completes the names of images.

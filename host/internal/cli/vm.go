@@ -208,14 +208,8 @@ func openImage(ctx context.Context, store rootfs.Store, name string) (*rootfs.Im
 	if name != rootfs.Base || !errors.Is(err, fs.ErrNotExist) {
 		return image, err
 	}
-	say("building the base image, once: half a minute and 200 MB of Debian's packages")
-	var output tailBuffer
-	output.limit = 4 << 10
-	image, err = store.BuildBase(ctx, name, &output)
-	if err != nil {
-		return nil, fmt.Errorf("%w\n%s", err, output.String())
-	}
-	return image, nil
+	store.Waiting = say
+	return buildBase(ctx, store, name)
 }
 
 // ensureImages gets what the VMs of this machine boot from, where it is not there.
