@@ -48,6 +48,30 @@ func TestAttack28NominatedCoding(t *testing.T) {
 	}
 }
 
+// TestAttack28CodedMessages lets a gRPC server repeat the key in a compressed message, as it would where the client's own
+// message was compressed, and where the client asked for it.
+func TestAttack28CodedMessages(t *testing.T) {
+	asked := make(chan string, 1)
+	_, _, stream := opened(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.Header.Get("Grpc-Accept-Encoding") + r.Header.Get("Connect-Accept-Encoding") + r.Header.Get("A-Im")
+		w.Header().Set("Connection", r.URL.Query().Get("field"))
+		w.Header().Set("Content-Type", "application/grpc")
+		w.Header().Set(r.URL.Query().Get("field"), r.URL.Query().Get("coding"))
+		z := gzip.NewWriter(w)
+		_, _ = io.WriteString(z, r.Header.Get("Authorization"))
+		_ = z.Close()
+	}), generous)
+	for _, field := range []string{"Grpc-Encoding", "Connect-Content-Encoding", "IM"} {
+		for coding, want := range map[string]int{"gzip": 502, "identity": 200} {
+			resp, _, err := stream().ask(get("/?field="+field+"&coding="+coding, protocol.Field{Name: "grpc-accept-encoding", Value: "gzip"},
+				protocol.Field{Name: "connect-accept-encoding", Value: "gzip"}, protocol.Field{Name: "a-im", Value: "gzip"}), "")
+			if sent := <-asked; err != nil || resp.Status != want || sent != "" {
+				t.Errorf("%s: %s: status %d, %v, want %d; asked for %q", field, coding, resp.Status, err, want, sent)
+			}
+		}
+	}
+}
+
 // TestAttack28FieldName lets the upstream repeat the key as the name of a field, which every reader spells in lower
 // case. A neighbour whose name is no part of the key passes.
 func TestAttack28FieldName(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"torno.internal/broker/internal/credential"
+	"torno.internal/broker/internal/decode"
 	"torno.internal/broker/internal/redact"
 	"torno.internal/protocol"
 )
@@ -82,7 +83,7 @@ func (g *guards) release(cache *redact.Cache) {
 // prepare makes the request ask for what can be searched: content without coding, and whole.
 func (g *guarded) prepare(f protocol.Fields) protocol.Fields {
 	f = f.DelFunc(func(l protocol.Field) bool {
-		return l.Name == "accept-encoding" || !g.ranges && asksForRange(l.Name)
+		return decode.Negotiates(l.Name) || !g.ranges && asksForRange(l.Name)
 	})
 	return append(f, protocol.Field{Name: "accept-encoding", Value: "identity"})
 }

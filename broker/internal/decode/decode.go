@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/andybalholm/brotli"
@@ -30,11 +31,27 @@ const (
 // ErrTooLarge says that content is beyond the limits.
 var ErrTooLarge = errors.New("decoded content is beyond the limits")
 
-// Coding returns the content coding in f, in lower case, "" for none. Anything that NewReader does not know, and
-// several codings one over the other, is an error.
+// pieceCodings are the fields that say how pieces of the content are coded, each by itself: messages of gRPC and of
+// Connect, and what stands for content that the client is supposed to have (RFC 3229 §10.5.2).
+var pieceCodings = []string{"grpc-encoding", "connect-content-encoding", "im"}
+
+// Negotiates reports whether a request's field asks for an answer that is coded, or as good as that.
+func Negotiates(name string) bool {
+	switch name {
+	case "accept-encoding", "grpc-accept-encoding", "connect-accept-encoding", "a-im":
+		return true
+	}
+	return false
+}
+
+// Coding returns the content coding in f, in lower case, "" for none. Anything that NewReader does not know, several
+// codings one over the other, and pieces that are coded by themselves, is an error.
 func Coding(f protocol.Fields) (string, error) {
 	coding := ""
 	for i := range f {
+		if slices.Contains(pieceCodings, f[i].Name) && !strings.EqualFold(f[i].Value, "identity") {
+			return "", fmt.Errorf("pieces of content coded %q", f[i].Value)
+		}
 		if f[i].Name != "content-encoding" {
 			continue
 		}

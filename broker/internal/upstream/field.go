@@ -48,10 +48,15 @@ func nominated(f protocol.Fields) []string {
 		}
 		for option := range strings.SplitSeq(f[i].Value, ",") {
 			option = strings.ToLower(strings.Trim(option, " \t"))
-			if option != "" && option != "keep-alive" && option != "close" && !strings.HasPrefix(option, "content-") {
+			if option != "" && option != "keep-alive" && option != "close" && !describesContent(option) {
 				names = append(names, option)
 			}
 		}
 	}
 	return names
+}
+
+// describesContent reports whether a field, in lower case, says what the content is or how it is coded.
+func describesContent(name string) bool {
+	return strings.HasPrefix(name, "content-") || strings.HasSuffix(name, "-encoding") || name == "im"
 }
