@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -125,8 +126,15 @@ func newH2(c *conn, held int64) *h2conn {
 	return h
 }
 
-// run reads until the connection ends. Its owner is the pool.
+// run reads until the connection ends. Its owner is the pool. Where it panics, which is a mistake of ours or of a
+// library's that an upstream has found, the connection ends and not the broker.
 func (h *h2conn) run() {
+	defer func() {
+		if v := recover(); v != nil {
+			h.fail(fmt.Errorf("http/2: %T while reading frames\n%s", v, debug.Stack()))
+			h.conn.abort()
+		}
+	}()
 	h.sendControl()
 	err := h.readFrames()
 	var broken *h2Error
