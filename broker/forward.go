@@ -259,8 +259,7 @@ func (x *exchange) forward() (bool, error) {
 
 // forwardStreamed carries the request's content on while the response comes back.
 func (x *exchange) forwardStreamed(up *upstream.Exchange, b body) (bool, error) {
-	uploaded := make(chan error, 1)
-	go func() { uploaded <- x.upload(up, b) }()
+	uploaded := x.s.beside(func() error { return x.upload(up, b) }, up.Abort)
 	clean, err := x.download(up, b)
 	x.cut(up, clean, err)
 	uploadErr, ended := join(uploaded)

@@ -255,12 +255,36 @@ func (s *live) handle(nc net.Conn) {
 }
 
 // survive ends one stream, and not the broker, when serving it panics: that is a mistake of ours, and a
-// guest that finds it must not take the other sessions down. What was panicked with stays out of the log.
+// guest that finds it must not take the other sessions down.
 func (s *live) survive(kind protocol.Kind) {
 	if v := recover(); v != nil {
-		s.log.Error("a stream panicked", "kind", kind.String(), "type", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
+		s.panicked(kind, v)
 	}
 }
+
+// panicked logs a panic. What was panicked with stays out of the log.
+func (s *live) panicked(kind protocol.Kind, v any) {
+	s.log.Error("a stream panicked", "kind", kind.String(), "type", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
+}
+
+// beside runs f on a goroutine of its own and returns where its error will be. If f panics, that is an error and abort
+// is called.
+func (s *live) beside(f func() error, abort func()) <-chan error {
+	done := make(chan error, 1)
+	go func() {
+		defer func() {
+			if v := recover(); v != nil {
+				s.panicked(protocol.KindForward, v)
+				abort()
+				done <- errPanicked
+			}
+		}()
+		done <- f()
+	}()
+	return done
+}
+
+var errPanicked = errors.New("panicked")
 
 // revoke ends the session for ever, at once.
 func (s *live) revoke() error {

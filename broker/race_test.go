@@ -1,7 +1,10 @@
 package broker
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"sync"
 	"testing"
@@ -90,5 +93,20 @@ func TestAttack47ProofOfWipedSecrets(t *testing.T) {
 	}
 	if _, p, err := s.wanted(); err == nil {
 		t.Errorf("after the end: %+v", p)
+	}
+}
+
+// TestPanicBeside lets what runs beside an exchange panic: the exchange is aborted, and what was panicked with is kept out
+// of the log.
+func TestPanicBeside(t *testing.T) {
+	var logged bytes.Buffer
+	s := &live{log: slog.New(slog.NewTextHandler(&logged, nil))}
+	aborted := false
+	err := <-s.beside(func() error { panic(testKey) }, func() { aborted = true })
+	if !errors.Is(err, errPanicked) || !aborted || logged.Len() == 0 || leaks(logged.String()) {
+		t.Errorf("%v, aborted %v, logged %q", err, aborted, logged.String())
+	}
+	if err := <-s.beside(func() error { return nil }, t.FailNow); err != nil {
+		t.Error(err)
 	}
 }

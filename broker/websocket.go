@@ -74,8 +74,7 @@ type duplex interface {
 // splice carries bytes between the guest and conn until both directions have ended: from is what goes down. The end
 // of one direction is passed on as its half-close.
 func (x *exchange) splice(conn duplex, abort func(), from io.Reader) error {
-	uploaded := make(chan error, 1)
-	go func() {
+	uploaded := x.s.beside(func() error {
 		n, err := bhttp.Copy(conn, x.st.r, func(int64) error { return nil })
 		x.outcome.BytesUp = n
 		if err == nil {
@@ -84,8 +83,8 @@ func (x *exchange) splice(conn duplex, abort func(), from io.Reader) error {
 		if err != nil {
 			abort()
 		}
-		uploaded <- err
-	}()
+		return err
+	}, abort)
 	n, err := bhttp.Copy(x.st.w, from, func(int64) error { return x.st.w.Flush() })
 	x.outcome.BytesDown = n
 	if err == nil {
