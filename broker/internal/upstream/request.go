@@ -54,17 +54,18 @@ func (x *Exchange) writeHead(req *protocol.Request, creds []credential.Field, le
 }
 
 // dropsField reports whether a field of the request stays here. TE has one value that means something
-// to those behind the next hop.
+// to those behind the next hop. Transfer_Encoding goes as Transfer-Encoding does, since behind CGI it is that.
 func (x *Exchange) dropsField(l protocol.Field) bool {
 	if l.Name == "te" {
 		return !strings.EqualFold(l.Value, "trailers")
 	}
-	return l.Name == "content-length" || endsHere(l.Name) || x.sets(l.Name)
+	name := protocol.FoldName(l.Name)
+	return name == "content-length" || endsHere(name) || x.sets(name)
 }
 
-// sets reports whether a credential sets the field called name.
+// sets reports whether a credential sets the field called name, folded.
 func (x *Exchange) sets(name string) bool {
-	return slices.ContainsFunc(x.creds, func(c credential.Field) bool { return strings.EqualFold(c.Name, name) })
+	return slices.ContainsFunc(x.creds, func(c credential.Field) bool { return protocol.FoldName(c.Name) == name })
 }
 
 // methodConnect asks for a tunnel, which Tunnel makes.
@@ -156,7 +157,10 @@ func (x *Exchange) CloseWrite(trailer protocol.Fields) error {
 	if x.sent {
 		return errEnded
 	}
-	kept := trailer.DelFunc(func(l protocol.Field) bool { return forbiddenInTrailer(l.Name) || x.sets(l.Name) })
+	kept := trailer.DelFunc(func(l protocol.Field) bool {
+		name := protocol.FoldName(l.Name)
+		return forbiddenInTrailer(name) || x.sets(name)
+	})
 	if err := x.conn.w.Close(kept); err != nil {
 		if errors.Is(err, http1.ErrShort) {
 			x.Abort()

@@ -102,7 +102,7 @@ func TestTrailers(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = x.CloseWrite(protocol.Fields{field("x-sum", "1"), field("authorization", "Bearer mine"), field("x-key", "mine"),
-		field("content-length", "3"), field("transfer-encoding", "chunked"), field("host", "evil.example"), field("cookie", "a=b")})
+		field("x_key", "mine"), field("content_length", "3"), field("content-length", "3"), field("transfer-encoding", "chunked"), field("host", "evil.example"), field("cookie", "a=b")})
 	if err != nil {
 		t.Fatal(err)
 	}
