@@ -174,7 +174,7 @@ const notes = `
 CPU is user and system time of all of a subject's processes, /proc/PID/stat: nginx's master and workers; the
 broker, the guest and what stands between torno run and the guest, without the load generator. Policy, audit
 and scrubbing are on. Ratios are medians of the ratios of one round; the other columns are the machine's.
-RP is httputil.ReverseProxy with 256 idle connections. Added times are over the upstream itself, measured in
+RP is httputil.ReverseProxy with 256 idle connections and Go's own settings; docs/decisions/0009 says which of them torno changes. Added times are over the upstream itself, measured in
 turns; inside a session the load generator pays for its system call filter and network namespace, which counts
 as torno's time. Memory is PSS: broker and guest. Idle connections: %d of nginx, %d of RP, %d of torno, on fresh processes.
 The audit's share is that of its stacks in CPU profiles of broker and guest under 32 connections (samples

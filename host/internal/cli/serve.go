@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"torno.internal/broker"
+	"torno.internal/host/internal/awake"
 	"torno.internal/host/internal/config"
 	"torno.internal/protocol/control"
 )
@@ -33,6 +34,7 @@ Without --config it reads broker.toml in the state directory, if there is one.`,
 		Example: "  torno serve\n  torno serve --config /etc/torno/broker.toml --log debug",
 		Args:    exactArgs(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			awake.Ensure()
 			var l slog.Level
 			if err := l.UnmarshalText([]byte(level)); err != nil {
 				return usageError{fmt.Errorf("--log %q: want debug, info, warn or error", level)}

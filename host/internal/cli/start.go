@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"torno.internal/host/internal/awake"
 )
 
 const (
@@ -85,7 +87,7 @@ func serveEnv() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(os.Environ(), "TORNO_STATE="+state), nil
+	return append(awake.Environ(os.Environ()), "TORNO_STATE="+state), nil
 }
 
 // openServeLog opens the log of a broker that torno starts itself.

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"torno.internal/host/internal/awake"
 )
 
 // spec returns a Spec whose guest is this test binary with args.
@@ -141,8 +143,8 @@ func TestSight(t *testing.T) {
 	if len(seen.Home) > 0 {
 		t.Errorf("/root holds %q", seen.Home)
 	}
-	if len(seen.Env) != 1 || !strings.HasPrefix(seen.Env[0], "PATH=") {
-		t.Errorf("environment %q, want PATH alone", seen.Env)
+	if len(seen.Env) != 2 || seen.Env[0] != awake.Variable || !strings.HasPrefix(seen.Env[1], "PATH=") {
+		t.Errorf("environment %q, want what is for Go's runtime and PATH alone", seen.Env)
 	}
 	for _, p := range []string{"/etc/shadow", "/etc/ssl/private", "/sys", "/root/.ssh", state, "/boot", "/lost+found"} {
 		if seen.Exists[p] {

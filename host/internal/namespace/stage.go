@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"torno.internal/host/internal/awake"
 )
 
 // ExitFailed is the status of a stage that could not start the guest.
@@ -212,7 +214,7 @@ func Enter() int {
 	if err != nil && err != unix.ENOSYS && err != unix.EPERM {
 		return fail(toParent, fmt.Errorf("leaving the session keyring: %w", err))
 	}
-	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	env := []string{awake.Variable, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	argv := slices.Concat([]string{"torno-guest"}, p.Args)
 	err = syscall.Exec(fmt.Sprintf("/proc/self/fd/%d", guestFD), argv, env)
 	return fail(toParent, hinted("torno-guest must be an executable file that everybody may read: chmod 755", fmt.Errorf("executing torno-guest: %w", err)))

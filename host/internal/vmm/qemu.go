@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"torno.internal/host/internal/awake"
 )
 
 // An Accel is how QEMU runs the guest's code.
@@ -131,7 +133,9 @@ func (s *Spec) machine() []string {
 func (s *Spec) commandLine(tscKHz uint64) []string {
 	words := []string{"console=ttyS0", "quiet", "panic=-1", "reboot=t", "cryptomgr.notests", "random.trust_cpu=on",
 		"initcall_blacklist=init_kprobe_trace,load_system_certificate_list,crypto_kdf108_init,init_encrypted"}
-	if s.Accel != KVM {
+	if s.Accel == KVM { // under emulation each look would cost more than it saves
+		words = append(words, awake.Variable)
+	} else {
 		words = append(words, "tsc=reliable", "noreplace-smp", slowAVX)
 		if tscKHz > 0 {
 			words = append(words, fmt.Sprintf("tsc_early_khz=%d", tscKHz))
