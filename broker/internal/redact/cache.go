@@ -10,12 +10,20 @@ type Cache struct {
 }
 
 type shared struct {
+	once  sync.Once // makes m
 	m     *Matcher
-	users int
+	users int // guarded by the Cache
 }
 
-// Get returns the Matcher called key, made by secrets if nobody has it. Every Get is paired with a Put.
+// Get returns the Matcher called key, made by secrets if nobody has it; who wants another one need not wait
+// for that. Every Get is paired with a Put.
 func (c *Cache) Get(key string, secrets func() []Secret) *Matcher {
+	s := c.use(key)
+	s.once.Do(func() { s.m = NewMatcher(secrets()) })
+	return s.m
+}
+
+func (c *Cache) use(key string) *shared {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.matchers[key]
@@ -23,11 +31,11 @@ func (c *Cache) Get(key string, secrets func() []Secret) *Matcher {
 		if c.matchers == nil {
 			c.matchers = map[string]*shared{}
 		}
-		s = &shared{m: NewMatcher(secrets())}
+		s = &shared{}
 		c.matchers[key] = s
 	}
 	s.users++
-	return s.m
+	return s
 }
 
 // Put gives back what Get returned. The last one wipes the Matcher.

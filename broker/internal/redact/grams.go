@@ -42,27 +42,31 @@ func newGrams(all []entry, m *Matcher) grams {
 // as far as the shortest run that counts could go, is the same. Base64 and its form for URLs share much of their
 // text, and a value that repeats itself must not cost a look at each repetition.
 func (g *grams) add(e entry, m *Matcher) {
-	at := &g.entries[g.bucket(e.gram)]
-	if at.at == 0 {
-		*at = e
+	k := g.bucket(e.gram)
+	if g.entries[k].at == 0 {
+		g.entries[k] = e
 		return
 	}
-	before, behind := m.around(e)
-	for o := at; ; o = &g.entries[o.next] {
-		if o.gram == e.gram && m.streams[o.stream].width == m.streams[e.stream].width {
-			if b, a := m.around(*o); bytes.Equal(b, before) && bytes.Equal(a, behind) {
-				return
-			}
+	for o := g.entries[k]; ; o = g.entries[o.next] {
+		if o.gram == e.gram && m.alike(o, e) {
+			return
 		}
 		if o.next == 0 {
 			break
 		}
 	}
-	e.next, at.next = at.next, uint32(len(g.entries))
+	g.entries = grow(g.entries, 1)
+	e.next, g.entries[k].next = g.entries[k].next, uint32(len(g.entries))
 	g.entries = append(g.entries, e)
 }
 
-// around returns what stands before and behind the place of e, as far as a run of its stream's width can go.
+// alike reports whether the same stands around the places of a and b, as far as runs of their streams' width can go.
+func (m *Matcher) alike(a, b entry) bool {
+	beforeA, behindA := m.around(a)
+	beforeB, behindB := m.around(b)
+	return m.streams[a.stream].width == m.streams[b.stream].width && bytes.Equal(beforeA, beforeB) && bytes.Equal(behindA, behindB)
+}
+
 func (m *Matcher) around(e entry) (before, behind []byte) {
 	s, at := m.streams[e.stream], int(e.at)
 	return m.texts[max(s.from, at+gramSize-s.width):at], m.texts[at:min(s.to, at+s.width)]

@@ -68,7 +68,7 @@ func (m *Matcher) add(random []byte, weak bool) {
 		for _, text := range e.Streams(random) {
 			if len(text) >= width && !m.has(text, width) {
 				m.streams = append(m.streams, stream{len(m.texts), len(m.texts) + len(text), width})
-				m.texts = append(m.texts, text...)
+				m.texts = append(grow(m.texts, len(text)), text...)
 			}
 			secret.Wipe(text)
 		}
@@ -90,6 +90,16 @@ func (m *Matcher) chooseMask() byte {
 		}
 	}
 	return '*'
+}
+
+// grow makes room for n more in s. It overwrites what it leaves behind, which is of secrets.
+func grow[T any](s []T, n int) []T {
+	if cap(s)-len(s) >= n {
+		return s
+	}
+	bigger := append(make([]T, 0, len(s)+max(n, len(s)/2)), s...)
+	clear(s)
+	return bigger
 }
 
 // compile makes the tables.
@@ -115,7 +125,7 @@ func (m *Matcher) compile() {
 			m.spell(lettersDigits + e.Escape.alphabet)
 		}
 	}
-	m.texts = append(m.texts, make([]byte, pad)...)
+	m.texts = append(grow(m.texts, pad), make([]byte, pad)...)
 	all := make([]entry, 0, len(m.texts))
 	for i, s := range m.streams {
 		// A longer run holds several of the grams that are looked up: one of them is enough.

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"unsafe"
 
 	"torno.internal/protocol"
 )
@@ -250,59 +249,31 @@ func TestEscapesAmongOthers(t *testing.T) {
 	}
 }
 
-// TestMatcherSize holds what the tables of 1, 8 and 50 secrets of 40 characters take.
-func TestMatcherSize(t *testing.T) {
-	tests := []struct{ secrets, most int }{{1, 24 << 10}, {8, 160 << 10}, {50, 640 << 10}}
-	for _, tt := range tests {
-		secrets, _ := secretsOf(tt.secrets, 40)
-		m := NewMatcher(secrets)
-		size := cap(m.texts) + cap(m.streams)*int(unsafe.Sizeof(stream{})) + cap(m.grams.filter)*8 +
-			cap(m.grams.entries)*int(unsafe.Sizeof(entry{})) + cap(m.escapes)*int(unsafe.Sizeof(hunter{})) + int(unsafe.Sizeof(*m))
-		if size > tt.most {
-			t.Errorf("%d secrets: %d bytes, want at most %d", tt.secrets, size, tt.most)
-		}
-		t.Logf("%d secrets: %d KiB", tt.secrets, size>>10)
-	}
-}
-
-// TestRepetitions holds what a value that repeats itself costs: entries for one period, not for each.
-func TestRepetitions(t *testing.T) {
-	const period = "s3cret-k!y"
-	m := NewMatcher([]Secret{newSecret(strings.Repeat(period, 1000))})
-	used := 0
-	for _, e := range m.grams.entries {
-		if e.at != 0 {
-			used++
-		}
-	}
-	if used == 0 || used > 100*len(period) {
-		t.Errorf("%d entries", used)
-	}
-	out := []byte(strings.Repeat(period, 100) + " ")
-	if m.Scanner().Mask(out); string(out) != strings.Repeat("*", 100*len(period))+" " {
-		t.Errorf("%q", out)
-	}
-}
-
 // FuzzMask looks for text that makes Mask panic, or change more or less than the definition says.
 func FuzzMask(f *testing.F) {
-	for _, text := range spellings(token) {
-		f.Add([]byte(text), uint16(7))
+	values := []string{token, `\u0041%&#;"/+<n16`} // the second is full of what escapes are made of, and its R is 8
+	var ms []*Matcher
+	var ws [][]window
+	for _, v := range values {
+		for _, text := range spellings(v) {
+			f.Add([]byte(text), uint16(7))
+		}
+		ms, ws = append(ms, NewMatcher([]Secret{newSecret(v)})), append(ws, windows([]byte(v)))
 	}
-	ws := windows([]byte(token))
-	m := NewMatcher([]Secret{newSecret(token)})
 	f.Fuzz(func(t *testing.T, text []byte, cut uint16) {
 		if len(text) > 2000 {
 			return
 		}
 		at := int(cut) % (len(text) + 1)
-		out := bytes.Clone(text)
-		s := m.Scanner()
-		s.Mask(out[:at])
-		s.Mask(out[at:])
-		want := append(wanted(m, ws, text[:at], 0), wanted(m, ws, text, at)...)
-		if !bytes.Equal(out, want) {
-			t.Fatalf("cut at %d\ntext %q\ngot  %q\nwant %q", at, text, out, want)
+		for i, m := range ms {
+			out := bytes.Clone(text)
+			s := m.Scanner()
+			s.Mask(out[:at])
+			s.Mask(out[at:])
+			want := append(wanted(m, ws[i], text[:at], 0), wanted(m, ws[i], text, at)...)
+			if !bytes.Equal(out, want) {
+				t.Fatalf("%q cut at %d\ntext %q\ngot  %q\nwant %q", values[i], at, text, out, want)
+			}
 		}
 	})
 }
