@@ -168,6 +168,7 @@ var decoders = map[string][]string{
 	"broker/internal/session":  {"FuzzDecodeRecord"},
 	"broker/internal/upstream": {"FuzzH2Response", "FuzzH2Section"},
 	"guest/internal/front":     {"FuzzAuthority", "FuzzH2Head"},
+	"guest/internal/boot":      {"FuzzDecodeState"},
 	"guest/internal/names":     {"FuzzAnswer"},
 	"host/internal/config":     {"FuzzParseAgent"},
 	"host/internal/vhostvsock": {"FuzzRing", "FuzzPacket", "FuzzMessage", "FuzzAsk"},

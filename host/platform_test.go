@@ -37,17 +37,24 @@ type vmPlanned struct {
 	Arguments []string        `json:"arguments"`
 }
 
-// vmConfig asks for a VM of the VMM's user at dir/v.
+// vmConfig asks for a VM of the VMM's user at dir/v, and a session for it.
 func (h *house) vmConfig(kind, dir string, more ...string) vmPlanned {
+	h.t.Helper()
+	p := h.vmConfigFor(kind, dir, more...)
+	if p.Session == "" || p.Socket != "hybrid://"+filepath.Join(dir, "v") {
+		h.t.Fatalf("session %q at %q", p.Session, p.Socket)
+	}
+	return p
+}
+
+// vmConfigFor asks for a VM of the VMM's user at dir/v.
+func (h *house) vmConfigFor(kind, dir string, more ...string) vmPlanned {
 	h.t.Helper()
 	args := slices.Concat([]string{"vm", "config", kind, "--agent", "my-agent", "--trust-config", "--json", "--memory", "512M",
 		"--socket", filepath.Join(dir, "v"), "--uid", fmt.Sprint(vmmUser)}, more)
 	var p vmPlanned
 	if err := json.Unmarshal([]byte(h.must(args...)), &p); err != nil {
 		h.t.Fatal(err)
-	}
-	if p.Session == "" || p.Socket != "hybrid://"+filepath.Join(dir, "v") {
-		h.t.Fatalf("session %q at %q", p.Session, p.Socket)
 	}
 	return p
 }

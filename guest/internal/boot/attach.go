@@ -26,9 +26,10 @@ var (
 	beforeAttached = []step{
 		{"process", needsNothing, (*guest).hide},
 		{"lo", needsNothing, func(*guest, context.Context) error { return capture.Up() }},
+		{"kept session", needsNothing, (*guest).findKept},
 	}
 	attachedSteps = []step{
-		{"hello", needsNothing, (*guest).resumeOrHello},
+		{"hello", needsNothing, (*guest).takeUpOrHello},
 		{"clock", needsNothing, (*guest).checkClock},
 		{"cards", needsNothing, (*guest).checkCards},
 		{"trust", needsNothing, (*guest).installTrust},
@@ -83,9 +84,8 @@ func notifyReady() {
 	_, _ = c.Write([]byte("READY=1"))
 }
 
-// resumeOrHello takes up the session that an earlier process of this machine's began, or says hello and keeps
-// the answer.
-func (g *guest) resumeOrHello(ctx context.Context) error {
+// findKept looks for the session that an earlier process of this machine's began, and whether it goes on.
+func (g *guest) findKept(ctx context.Context) error {
 	if err := makeStateDir(); err != nil {
 		return err
 	}
@@ -93,16 +93,26 @@ func (g *guest) resumeOrHello(ctx context.Context) error {
 	if err != nil {
 		return &capture.HintError{Err: err, Hint: "remove " + stateFile + " and make a new session on the host"}
 	}
-	if kept != nil {
-		err := relay.Try(ctx, g.dialBroker, protocol.Preface{Version: protocol.Version, Kind: protocol.KindChannel, Token: protocol.Token(kept.Token)})
-		var status *protocol.StatusError
-		switch {
-		case err == nil:
-			return g.use(kept)
-		case !errors.As(err, &status) || status.Status != protocol.StatusToken:
-			return fmt.Errorf("taking up session %s: %w", kept.Session, err)
-		}
+	if kept == nil {
+		return nil
+	}
+	err = relay.Try(ctx, g.dialBroker, protocol.Preface{Version: protocol.Version, Kind: protocol.KindChannel, Token: protocol.Token(kept.Token)})
+	var status *protocol.StatusError
+	switch {
+	case err == nil:
+		g.kept = kept
+		return nil
+	case errors.As(err, &status) && (status.Status == protocol.StatusToken || status.Status == protocol.StatusNoSession):
 		g.Log.Info("the session has ended, beginning another", "session", kept.Session)
+		return nil
+	}
+	return fmt.Errorf("taking up session %s: %w", kept.Session, err)
+}
+
+// takeUpOrHello takes up the kept session, or says hello and keeps the answer.
+func (g *guest) takeUpOrHello(ctx context.Context) error {
+	if g.kept != nil {
+		return g.use(g.kept)
 	}
 	if err := g.sayHello(ctx); err != nil {
 		var status *protocol.StatusError
@@ -112,7 +122,6 @@ func (g *guest) resumeOrHello(ctx context.Context) error {
 		}
 		return err
 	}
-	g.fresh = true
 	return writeState(stateFile, g.Broker.String(), g.hello)
 }
 
@@ -196,7 +205,7 @@ const maxClockError = protocol.LeafBackdate / 2
 
 // checkClock says that the clock, which is the machine's own business, is too far off.
 func (g *guest) checkClock(context.Context) error {
-	if off := time.Until(g.hello.Time).Abs(); g.fresh && off > maxClockError {
+	if off := time.Until(g.hello.Time).Abs(); g.kept == nil && off > maxClockError {
 		g.Log.Warn("this machine's clock differs from the host's; certificates may not verify", "by", off.Round(time.Second))
 	}
 	return nil

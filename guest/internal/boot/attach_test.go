@@ -50,7 +50,9 @@ func (b *fakeBroker) tryAttach(t *testing.T) *attachedGuest {
 	ctx, cancel := context.WithCancel(t.Context())
 	a := &attachedGuest{cancel, make(chan int, 1), &strings.Builder{}}
 	log := slog.New(slog.NewTextHandler(a.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	go func() { a.ended <- Attach(ctx, Config{Broker: b.broker, UID: 1000, Version: "test", Log: log}) }()
+	go func() {
+		a.ended <- Attach(ctx, Config{Broker: b.broker, UID: 1000, Words: Words{Wait: true}, Version: "test", Log: log})
+	}()
 	t.Cleanup(cancel)
 	return a
 }
@@ -120,6 +122,7 @@ func TestAttach(t *testing.T) {
 			t.Errorf("%d hellos, want 1", n)
 		}
 		b.hello.Token[0]++
+		b.used.Store(false)
 		a := b.attach(t)
 		if n := b.hellos.Load(); n != 2 {
 			t.Errorf("%d hellos once the session was another, want 2; log:\n%s", n, a.log)

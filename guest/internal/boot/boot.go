@@ -42,10 +42,10 @@ const (
 // A guest is what the steps work on, and what they leave for those after them.
 type guest struct {
 	Config
-	initial  bool   // we are in the machine's first namespaces
-	attached bool   // the machine has an init of its own
-	fresh    bool   // hello was just answered, not kept
-	bootFile string // boot nonce of the initial file system, if there is one
+	initial  bool                    // we are in the machine's first namespaces
+	attached bool                    // the machine has an init of its own
+	kept     *protocol.HelloResponse // attached: of the session that goes on
+	bootFile string                  // boot nonce of the initial file system, if there is one
 	hello    *protocol.HelloResponse
 	plan     capture.Plan
 	caught   *capture.Listener
@@ -144,7 +144,7 @@ func (g *guest) boot(ctx context.Context, before, after []step) error {
 	if err := g.take(ctx, before); err != nil {
 		return err
 	}
-	if g.Words.Wait {
+	if g.Words.Wait && g.kept == nil {
 		g.Log.Info("waiting for a session; a snapshot may be taken now")
 		if err := relay.Await(ctx, g.dialBroker); err != nil {
 			return fmt.Errorf("waiting for a session: %w", err)

@@ -35,6 +35,7 @@ type fakeBroker struct {
 	ca      *x509.Certificate
 
 	hellos   atomic.Int32
+	used     atomic.Bool // the token; there is no other hello then
 	mu       sync.Mutex
 	requests []protocol.Request // forwarded
 	output   map[string][]byte  // by run path
@@ -91,6 +92,12 @@ func (b *fakeBroker) serve(c net.Conn) {
 	reply := protocol.PrefaceReply{Version: protocol.Version}
 	if preface.Kind == protocol.KindChannel && preface.Token != protocol.Token(b.hello.Token) {
 		reply.Status = protocol.StatusToken
+	}
+	switch {
+	case preface.Kind == protocol.KindHello && b.used.Load():
+		reply.Status = protocol.StatusHelloUsed
+	case preface.Kind != protocol.KindHello && reply.Status == protocol.StatusOK:
+		b.used.Store(true)
 	}
 	c.Write(reply.AppendTo(nil))
 	r, w := bhttp.NewReader(c), bhttp.NewWriter(c)

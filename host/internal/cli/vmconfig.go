@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -36,7 +37,7 @@ func newVMCommand() *cobra.Command {
 type vmRequest struct {
 	launch
 	vmm                      string
-	socket                   string // BASE
+	socket, vmmSocket        string // BASE, here and as the VMM sees it
 	uid                      int
 	rootfs, initrdFile, init string
 	attach, ownEgress, wait  bool
@@ -64,7 +65,8 @@ an --initrd.
 
 --uid is the user that the VMM runs as, if it is another: the socket is made
 with that user's rights and belongs to it. That takes root. The directory must
-be writable by nobody else.
+be writable by nobody else. In a jail the VMM finds kernel, initrd and root at
+the paths that are printed, if they are linked there.
 
 --wait boots up to where a snapshot can be taken and restored more than once:
 the guest waits there until a session is made for the VM that it finds itself
@@ -77,7 +79,7 @@ torno's own kernel, which finds its devices by ACPI.`,
   firecracker --no-api --config-file vm7.json
 
   torno vm config cloud-hypervisor --agent my-agent --socket /run/vm8/v --json -- python3 agent.py | jq .config
-  torno vm config firecracker --agent my-agent --socket /srv/jailer/firecracker/9/root/v --uid 10009 -- python3 agent.py`,
+  torno vm config firecracker --agent my-agent --socket /srv/jailer/firecracker/9/root/v --vmm-socket /v --uid 10009 -- python3 agent.py`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 || args[0] != firecracker && args[0] != cloudHypervisor {
 				return usageError{&hintError{errors.New("which VMM?"), "torno vm config firecracker, or cloud-hypervisor"}}
@@ -98,6 +100,7 @@ func (v *vmRequest) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&v.agent, "agent", "", "whose secrets and policy (required)")
 	f.StringVar(&v.socket, "socket", "", "`path` of the VMM's vsock socket, absolute (required)")
+	f.StringVar(&v.vmmSocket, "vmm-socket", "", "the same `path` as the VMM sees it: in its jail, or relative to its directory")
 	f.IntVar(&v.uid, "uid", os.Geteuid(), "`user` that the VMM runs as")
 	f.StringVar(&v.machine.image, "image", rootfs.Base, "`name` of the VM's root file system (torno image list)")
 	f.StringVar(&v.rootfs, "rootfs", "", "`file` with a root file system of yours instead")
@@ -176,7 +179,7 @@ func (v *vmRequest) run(cmd *cobra.Command) error {
 
 // plan says what machine it is, and gets what it boots from.
 func (v *vmRequest) plan(cmd *cobra.Command) (*vmconfig.Machine, error) {
-	m := &vmconfig.Machine{CPUs: v.machine.cpus, Socket: v.socket, Words: []string{"torno.broker=vsock://2:" + strconv.Itoa(protocol.BrokerPort)}}
+	m := &vmconfig.Machine{CPUs: v.machine.cpus, Socket: cmp.Or(v.vmmSocket, v.socket), Words: []string{"torno.broker=vsock://2:" + strconv.Itoa(protocol.BrokerPort)}}
 	var err error
 	if m.Memory, err = parseSize("--memory", v.machine.memory); err != nil {
 		return nil, err

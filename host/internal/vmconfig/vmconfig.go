@@ -14,7 +14,7 @@ import (
 // guestCID is the CID of every guest: each has a device of its own, so none needs another.
 const guestCID = 3
 
-// A Machine is a VM that somebody else starts. Paths are absolute.
+// A Machine is a VM that somebody else starts. Paths are absolute, but the socket's.
 type Machine struct {
 	Kernel string   // uncompressed: vmlinux
 	Initrd string   // empty: none, the kernel mounts the root itself
@@ -22,7 +22,7 @@ type Machine struct {
 	Root   Disk     // becomes /dev/vda
 	CPUs   int
 	Memory uint64 // bytes, whole MiB
-	Socket string // BASE
+	Socket string // BASE, as the VMM sees it: it may run in a jail, or be relative to its directory
 }
 
 // A Disk is a raw image.
@@ -33,12 +33,14 @@ type Disk struct {
 
 // Check reports what no VMM could start, or a word that would become several on the command line.
 func (m *Machine) Check() error {
-	for what, path := range map[string]string{"kernel": m.Kernel, "initrd": m.Initrd, "root": m.Root.Path, "socket": m.Socket} {
+	for what, path := range map[string]string{"kernel": m.Kernel, "initrd": m.Initrd, "root": m.Root.Path} {
 		if path != "" && (!filepath.IsAbs(path) || filepath.Clean(path) != path) {
 			return fmt.Errorf("%s %q is not an absolute path", what, path)
 		}
 	}
 	switch {
+	case m.Socket != "" && filepath.Clean(m.Socket) != m.Socket:
+		return fmt.Errorf("socket %q is not a plain path", m.Socket)
 	case m.Kernel == "" || m.Root.Path == "" || m.Socket == "":
 		return errors.New("a machine needs a kernel, a root and a socket")
 	case m.CPUs < 1 || m.Memory < 1<<20 || m.Memory%(1<<20) != 0:

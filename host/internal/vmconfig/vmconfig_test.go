@@ -120,7 +120,7 @@ func TestCheckRefuses(t *testing.T) {
 		"no root":           func(m *Machine) { m.Root.Path = "" },
 		"no socket":         func(m *Machine) { m.Socket = "" },
 		"relative kernel":   func(m *Machine) { m.Kernel = "vmlinux" },
-		"relative socket":   func(m *Machine) { m.Socket = "./v" },
+		"odd socket":        func(m *Machine) { m.Socket = "./v" },
 		"dots":              func(m *Machine) { m.Socket = "/run/../v" },
 		"no processors":     func(m *Machine) { m.CPUs = 0 },
 		"half a MiB":        func(m *Machine) { m.Memory = 1<<20 + 1<<19 },
