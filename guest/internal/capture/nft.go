@@ -83,8 +83,6 @@ func nftError(err error) error {
 
 const discardPort = 9
 
-const dnsPort = 53
-
 // rules returns the rules that catch everybody, each a list of expressions.
 func rules(port uint16) [][]expression {
 	notLoopback := binary.NativeEndian.AppendUint32(nil, loopback)
@@ -92,8 +90,8 @@ func rules(port uint16) [][]expression {
 		{meta(unix.NFT_META_OIF), cmp(unix.NFT_CMP_NEQ, notLoopback), verdict(accept)},
 		append(toLoopback4(), verdict(accept)),
 		append(toLoopback6(), verdict(accept)),
-		append(to(unix.IPPROTO_TCP, dnsPort), verdict(accept)),
-		append(to(unix.IPPROTO_UDP, dnsPort), verdict(accept)),
+		append(toNames(unix.IPPROTO_TCP), verdict(accept)),
+		append(toNames(unix.IPPROTO_UDP), verdict(accept)),
 		{meta(unix.NFT_META_L4PROTO), equal(unix.IPPROTO_TCP), load(port), redir()},
 		{meta(unix.NFT_META_L4PROTO), equal(unix.IPPROTO_UDP), load(discardPort), redir()},
 	}
@@ -103,8 +101,8 @@ func rules(port uint16) [][]expression {
 // address.
 func userRules(port uint16, user User) [][]expression {
 	return of(user, [][]expression{
-		append(to(unix.IPPROTO_TCP, dnsPort), load(user.Names), redir()),
-		append(to(unix.IPPROTO_UDP, dnsPort), load(user.Names), redir()),
+		append(toNames(unix.IPPROTO_TCP), load(user.Names), redir()),
+		append(toNames(unix.IPPROTO_UDP), load(user.Names), redir()),
 		append(toLoopback4(), verdict(accept)),
 		append(toLoopback6(), verdict(accept)),
 		{meta(unix.NFT_META_L4PROTO), equal(unix.IPPROTO_TCP), load(port), redir()},
@@ -142,11 +140,10 @@ func toLoopback6() []expression {
 	return []expression{meta(unix.NFT_META_NFPROTO), equal(unix.NFPROTO_IPV6), payload(unix.NFT_PAYLOAD_NETWORK_HEADER, daddr, 16), equal(ip6Loopback...)}
 }
 
-func to(protocol byte, port uint16) []expression {
-	const dport = 2
+func toNames(protocol byte) []expression {
+	const dport, domain = 2, 53 // offset in the header, and the port
 	return []expression{
-		meta(unix.NFT_META_L4PROTO), equal(protocol),
-		payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, dport, 2), equal(binary.BigEndian.AppendUint16(nil, port)...),
+		meta(unix.NFT_META_L4PROTO), equal(protocol), payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, dport, 2), equal(0, domain),
 	}
 }
 
