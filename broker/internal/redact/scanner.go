@@ -57,6 +57,10 @@ func (s *Scanner) Mask(p []byte) (began int) {
 	if s.n == 0 || len(p) > history {
 		s.search(p, s.oddAt(s.n))
 	}
+	if len(s.found) == 0 && !s.masking { // as it is nearly always
+		s.remember(p)
+		return 0
+	}
 	began, end := s.merge()
 	s.masking = end == len(p)
 	s.hold(p, end)
