@@ -7,7 +7,7 @@ import (
 )
 
 // bufferSize is the buffer that a Reader or Writer keeps while idle, in bytes; most heads with their
-// content fit. Larger heads grow it, as their bytes arrive, until the message ends.
+// content fit. Larger heads grow it, as their bytes arrive, until they have been read.
 const bufferSize = 4 << 10
 
 // state is where in a message a Reader or Writer stands.
@@ -65,6 +65,7 @@ func (r *Reader) ReadRequest(req *protocol.Request) error {
 		return r.fail(err)
 	}
 	r.state = content
+	r.release()
 	return nil
 }
 
@@ -84,6 +85,7 @@ func (r *Reader) ReadResponse(resp *protocol.Response) error {
 	}
 	if !resp.Interim() {
 		r.state, r.interims = content, 0
+		r.release()
 		return nil
 	}
 	if r.interims++; r.interims > protocol.MaxInterim {
@@ -185,7 +187,7 @@ func (r *Reader) makeRoom() {
 	r.start, r.buf = 0, to
 }
 
-// release gives a grown buffer back.
+// release gives a grown buffer back: an exchange may take hours, and hundreds of them as long.
 func (r *Reader) release() {
 	if len(r.buf) > 4*bufferSize && r.Buffered() <= bufferSize {
 		to := make([]byte, bufferSize)
