@@ -9,7 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mdlayher/vsock"
+
 	"torno.internal/protocol"
+	"torno.internal/protocol/control"
 )
 
 // TestAttack10SilentFlood opens streams that say nothing, far more than a session may have: the broker takes up a bounded
@@ -90,5 +93,51 @@ func TestAttack29CodedFlood(t *testing.T) {
 				t.Fatalf("after the flood: %d %q %v", resp.Status, body, err)
 			}
 		}
+	}
+}
+
+// TestAttack10FloodOnVSOCK opens streams that say nothing from one VM, on the listener that all VMs share: those of the
+// others are taken up all the same.
+func TestAttack10FloodOnVSOCK(t *testing.T) {
+	machines := &vmListener{conns: make(chan net.Conn), done: make(chan struct{})}
+	d := newVSOCKDesk(t, machines)
+	var sessions [2]control.SessionCreated
+	for i := range sessions {
+		req := vmOf("a")
+		req.CID = 42 + uint32(i)
+		d.must(d.call("POST", control.PathSessions, req, &sessions[i]))
+	}
+	stop := make(chan struct{})
+	flooded := make(chan int)
+	go func() {
+		n := 0
+		defer func() { flooded <- n }()
+		for {
+			guest, host := net.Pipe()
+			defer guest.Close()
+			select {
+			case machines.conns <- &vmConn{host, vsock.Addr{ContextID: 42, Port: 900}}:
+				n++
+			case <-stop:
+				host.Close()
+				return
+			}
+			if n > 2*maxConns { // enough, if none of them held the listener up
+				time.Sleep(time.Millisecond)
+			}
+		}
+	}()
+	time.Sleep(500 * time.Millisecond) // shorter than a stream may be silent
+	begun := time.Now()
+	p, err := d.open(machines.dial(43, 900), protocol.KindHello, nil)
+	if err == nil {
+		_, err = p.hello(1, sessions[1].Boot)
+	}
+	if took := time.Since(begun); err != nil || took > 3*time.Second {
+		t.Errorf("another VM was served after %v, %v", took, err)
+	}
+	close(stop)
+	if n := <-flooded; n <= maxConns {
+		t.Errorf("only %d streams were opened, so nothing was flooded", n)
 	}
 }

@@ -46,7 +46,7 @@ func (b *Broker) listenOwn(record *session.Session) (net.Listener, error) {
 		return nil, err
 	}
 	if uid := record.PeerUID(); int(uid) != os.Geteuid() {
-		if err := errors.Join(os.Chown(path, int(uid), -1), os.Chown(dir, int(uid), -1)); err != nil {
+		if err := errors.Join(os.Lchown(path, int(uid), -1), os.Lchown(dir, int(uid), -1)); err != nil {
 			return nil, errors.Join(err, ln.Close())
 		}
 	}
@@ -111,12 +111,20 @@ func (b *Broker) claimCID(cid uint32) (net.Listener, error) {
 	if b.cids[cid] != nil {
 		return nil, &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("CID %d belongs to a live session", cid), Hint: "torno sessions list"}
 	}
-	l := &cidListener{addr: b.machines.Addr(), conns: make(chan net.Conn), done: make(chan struct{})}
+	l := &cidListener{addr: b.machines.Addr(), conns: make(chan net.Conn, vsockBacklog), done: make(chan struct{})}
 	l.close = sync.OnceFunc(func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		delete(b.cids, cid)
 		close(l.done)
+		for { // nobody adds to them any more
+			select {
+			case c := <-l.conns:
+				c.Close()
+			default:
+				return
+			}
+		}
 	})
 	b.cids[cid] = l
 	return l, nil
@@ -183,6 +191,10 @@ func (b *Broker) serveVSOCK(ctx context.Context) {
 	}
 }
 
+// vsockBacklog is how many connections of one CID wait for its session to take them up. There are as many only while
+// the session has as many as it may have; more are closed, so that one VM never keeps the others waiting.
+const vsockBacklog = 64
+
 // deliver hands c to the session of its CID, if there is one.
 func (b *Broker) deliver(c net.Conn) bool {
 	cid, ok := transport.PeerCID(c)
@@ -190,17 +202,17 @@ func (b *Broker) deliver(c net.Conn) bool {
 		return false
 	}
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	l := b.cids[cid]
-	b.mu.Unlock()
 	if l == nil {
 		return false
 	}
 	select {
 	case l.conns <- c:
-		return true
-	case <-l.done:
-		return false
+	default:
+		c.Close()
 	}
+	return true
 }
 
 // turnAway tells who has no session so.
