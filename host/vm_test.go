@@ -3,6 +3,7 @@ package main_test
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -251,12 +252,25 @@ while True: hog.append(bytearray(1 << 20))`)
 	if r.code != 137 || r.stdout != "descriptors: Too many open files\ndisk: No space left on device\nok GET /hello\n" || !strings.Contains(r.stderr, "ran out of memory") {
 		t.Errorf("exit %d, stdout %q, stderr %q", r.code, r.stdout, r.stderr)
 	}
-	r = h.runWith([]string{"--memory", "512M"}, "sh", "-c", `bomb() { bomb | bomb & }; bomb; sleep 3; echo over`)
-	if r.code > 137 {
-		t.Errorf("fork bomb: exit %d, stdout %q, stderr %q", r.code, r.stdout, r.stderr)
+	m := h.startMeter()
+	quiet := m.quiet(t)
+	bomb := h.startRun([]string{"--memory", "512M"}, `bomb() { bomb | bomb & }; echo ready; bomb; sleep 3; echo over; cat`)
+	busy := math.Inf(1)
+	for range 4 { // a machine that is busy besides is given a second chance, and a third
+		if busy = min(busy, m.measure(t, "/hello")); busy <= max(2*quiet, attackNoise) {
+			break
+		}
 	}
-	if r := h.sh("curl -sS https://files.example.org/hello"); r.stdout != "ok GET /hello\n" {
-		t.Errorf("afterwards: %q, %q", r.stdout, r.stderr)
+	_ = bomb.stdin.Close()
+	_ = bomb.Wait()
+	if code := bomb.ProcessState.ExitCode(); code > 137 {
+		t.Errorf("fork bomb: exit %d, stdout %q, stderr %q", code, bomb.stdout, bomb.stderr)
+	}
+	m.end(t)
+	memory := peakMemory(t, h.serve.Process.Pid)
+	t.Logf("another session's 99th percentile: %.1f ms, beside a fork bomb %.1f ms; the broker's memory: %d MiB", quiet, busy, memory>>20)
+	if busy > max(2*quiet, attackNoise) || memory > attackMemory {
+		t.Errorf("beside a fork bomb another session's 99th percentile went from %.1f to %.1f ms, the broker's memory to %d MiB", quiet, busy, memory>>20)
 	}
 }
 
