@@ -160,6 +160,22 @@ func (r *running) await(t *testing.T, what string, ok func(stdout string) bool) 
 	}
 }
 
+// interrupt interrupts the run until it has ended. Two interrupts that come too soon after each other are one.
+func (r *running) interrupt() {
+	_ = r.Process.Signal(os.Interrupt)
+	time.Sleep(200 * time.Millisecond)
+	ended := make(chan struct{})
+	go func() { _ = r.Wait(); close(ended) }()
+	for {
+		_ = r.Process.Signal(os.Interrupt)
+		select {
+		case <-ended:
+			return
+		case <-time.After(5 * time.Second):
+		}
+	}
+}
+
 // Attack 36: the broker is killed under a running VM. The session goes on with the next broker.
 func TestVMAttack36BrokerKilled(t *testing.T) {
 	needVM(t)
@@ -256,18 +272,7 @@ func TestVMInterrupts(t *testing.T) {
 	}
 	r = h.startRun(nil, `trap '' INT TERM; echo ready; sleep 1000`)
 	began := time.Now()
-	_ = r.Process.Signal(os.Interrupt)
-	time.Sleep(200 * time.Millisecond) // two that come too soon after each other are one
-	ended := make(chan struct{})
-	go func() { _ = r.Wait(); close(ended) }()
-	for over := false; !over; {
-		_ = r.Process.Signal(os.Interrupt)
-		select {
-		case <-ended:
-			over = true
-		case <-time.After(5 * time.Second):
-		}
-	}
+	r.interrupt()
 	if code := r.ProcessState.ExitCode(); code != 130 || time.Since(began) > patience {
 		t.Errorf("two interrupts: exit %d after %v", code, time.Since(began))
 	}
