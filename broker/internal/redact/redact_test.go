@@ -208,6 +208,23 @@ func TestEveryLength(t *testing.T) {
 	}
 }
 
+// TestWidths wants every encoding to keep what a Scanner leans on: no run that counts is longer than what it remembers,
+// and R bytes of a value determine at least as much of a stream as it says, wherever they stand.
+func TestWidths(t *testing.T) {
+	for _, e := range Encodings() {
+		for r := minRun; e.Streams != nil && r <= maxRun; r++ {
+			if w := e.Width(r); w < minRun || w*longestEntity > history {
+				t.Errorf("%s: %d bytes of a run of %d", e.Name, w, r)
+			}
+			for _, s := range e.Streams([]byte(token[:r])) {
+				if len(s) < e.Width(r) {
+					t.Errorf("%s: %d bytes for a run of %d, want %d", e.Name, len(s), r, e.Width(r))
+				}
+			}
+		}
+	}
+}
+
 // TestMaskAllocates nothing for what servers send all day.
 func TestMaskAllocates(t *testing.T) {
 	m := NewMatcher([]Secret{newSecret(token)})

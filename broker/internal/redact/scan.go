@@ -2,6 +2,7 @@ package redact
 
 import (
 	"encoding/binary"
+	"math"
 	"math/bits"
 )
 
@@ -73,7 +74,8 @@ func (v *verifier) compare(i, at int, s *stream) {
 	}
 }
 
-// agree returns in how many bytes around their middle a and b agree, 2*pad if that may be more than they hold.
+// agree returns in how many bytes around their middle a and b agree. Where that may be more than they hold it is as good
+// as endless.
 func agree(a, b []byte) int {
 	a, b = a[:2*pad], b[:2*pad]
 	before := bits.LeadingZeros64(binary.LittleEndian.Uint64(a[8:])^binary.LittleEndian.Uint64(b[8:])) / 8
@@ -85,7 +87,7 @@ func agree(a, b []byte) int {
 		behind += bits.TrailingZeros64(binary.LittleEndian.Uint64(a[24:])^binary.LittleEndian.Uint64(b[24:])) / 8
 	}
 	if before == pad || behind == pad {
-		return 2 * pad
+		return math.MaxInt
 	}
 	return before + behind
 }
