@@ -94,7 +94,7 @@ func (s *live) hello(req protocol.HelloRequest) (protocol.HelloResponse, error) 
 	}
 	if err != nil {
 		s.log.Warn("hello refused", "guest", req.Guest, "err", err)
-		s.note("hello_refused", protocol.ReasonSessionEnded.String())
+		s.note("hello_refused", protocol.ReasonSessionEnded.String(), false)
 		return protocol.HelloResponse{}, protocol.Refuse(protocol.ReasonSessionEnded, err)
 	}
 	env, err := s.env()

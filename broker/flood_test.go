@@ -141,3 +141,24 @@ func TestAttack10FloodOnVSOCK(t *testing.T) {
 		t.Errorf("only %d streams were opened, so nothing was flooded", n)
 	}
 }
+
+// TestAttack10FloodOfEvents is refused again and again in a way that is recorded: the session's budget bounds the records,
+// and another's are not concerned.
+func TestAttack10FloodOfEvents(t *testing.T) {
+	d := newDesk(t, nil)
+	d.stop()
+	d.cfg.Operator.Limits.AuditRecordsPerSecond = 1
+	d.start()
+	s := d.session("a")
+	if _, err := d.hello(s.Broker, 1); err != nil {
+		t.Fatal(err)
+	}
+	for range 60 {
+		if _, err := d.hello(s.Broker, 2); err == nil {
+			t.Fatal("another guest was let in")
+		}
+	}
+	if n := d.events(s.ID, "hello_refused"); n == 0 || n > 40 {
+		t.Errorf("%d records of 60 refusals, of which 10 and one a second may be", n)
+	}
+}

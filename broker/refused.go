@@ -16,15 +16,15 @@ func (s *live) refused(p protocol.Preface, err error) {
 		return
 	}
 	if status.Status != protocol.StatusToken {
-		s.note("stream_refused", status.Status.String())
+		s.note("stream_refused", status.Status.String(), false)
 		return
 	}
 	owner := s.b.holder(p.Token)
 	if owner == nil {
-		s.note("stream_refused", status.Status.String())
+		s.note("stream_refused", status.Status.String(), false)
 		return
 	}
-	s.note("foreign_token", "the token of session "+owner.id)
+	s.note("foreign_token", "the token of session "+owner.id, true)
 	s.log.Warn("a guest presents the token of another session, ending this one", "other", owner.id)
 	if _, err := s.b.finish(s.id, "session_ended", (*live).end); err != nil {
 		s.log.Error("ending a session", "err", err)
@@ -41,9 +41,9 @@ func (b *Broker) holder(token protocol.Token) *live {
 	return nil
 }
 
-// note records an event of the session. Past the session's budget such events are counted.
-func (s *live) note(event, reason string) {
-	err := s.b.audit.Event(&audit.Record{Session: s.id, Agent: s.agent, Event: event, Reason: reason})
+// note records an event of the session. Past the session's budget such events are counted, unless they come once.
+func (s *live) note(event, reason string, once bool) {
+	err := s.b.audit.Event(&audit.Record{Session: s.id, Agent: s.agent, Event: event, Reason: reason, Free: once})
 	if err != nil && !errors.Is(err, audit.ErrBudget) {
 		s.log.Error("recording an event", "event", event, "err", err)
 	}

@@ -62,6 +62,7 @@ func (s *live) suspend(r *audit.Record) {
 	if r.Event == "" {
 		r.Event, r.Reason = "reflection", protocol.ReasonReflection.String()
 	}
+	r.Free = true
 	s.log.Warn("the session is suspended", "why", r.Event, "authority", r.Authority)
 	if err := s.b.audit.Event(r); err != nil {
 		s.log.Error("recording an event", "event", r.Event, "err", err)

@@ -23,11 +23,10 @@ type budget struct {
 // endCost is what an exchange's end costs its session beforehand, in bytes: it is recorded whatever is left.
 const endCost = 256
 
-// spend takes one record out of its session's budget; charge takes its bytes, once they are counted. Only what a
-// workload can do as often as it likes costs anything: operators' events have no session, and the broker's own, such
-// as that a session was suspended, must not be lost in a flood of refusals.
+// spend takes one record out of its session's budget; charge takes its bytes, once they are counted. Operators' events
+// have no session, and what is free, such as that a session was suspended, must not be lost in a flood of refusals.
 func (l *Log) spend(r *Record) error {
-	if r.Session == "" || r.Event != "" {
+	if r.Session == "" || r.Free {
 		return nil
 	}
 	rate, volume := float64(l.opt.RecordsPerSecond), float64(l.opt.BytesPerHour)
@@ -57,7 +56,7 @@ func (l *Log) spend(r *Record) error {
 
 // charge takes the line that was just written for r, and more bytes to come, out of the budget that spend has opened.
 func (l *Log) charge(r *Record, more int) {
-	if b := l.budgets[r.Session]; b != nil && r.Event == "" {
+	if b := l.budgets[r.Session]; b != nil && !r.Free {
 		b.bytes -= float64(l.length + more)
 	}
 }

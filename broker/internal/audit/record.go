@@ -31,6 +31,7 @@ type Record struct {
 	Reason                    string          // why it was refused
 	Secret                    string          // the secret used
 	Version                   int
+	Free                      bool // costs the session's budget nothing: the broker's own word, which nobody can ask for at will
 }
 
 // An Outcome says how an exchange ended.

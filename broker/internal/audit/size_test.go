@@ -62,7 +62,7 @@ func TestAttack30HiddenReflection(t *testing.T) {
 		}
 	}
 	suspended := request("/")
-	suspended.Event = "reflection"
+	suspended.Event, suspended.Free = "reflection", true
 	must(t, l.Event(suspended))
 	must(t, l.Close())
 	all := lines(t, dir)
