@@ -1,11 +1,15 @@
 package broker
 
 import (
+	"bytes"
 	"compress/gzip"
+	"encoding/json"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -161,4 +165,63 @@ func TestAttack10FloodOfEvents(t *testing.T) {
 	if n := d.events(s.ID, "hello_refused"); n == 0 || n > 40 {
 		t.Errorf("%d records of 60 refusals, of which 10 and one a second may be", n)
 	}
+}
+
+// TestAttack37FloodOfLog brings about what is logged, as often and as long as it can. What it has logged is bounded, the
+// next line says how much that was, and another session is heard.
+func TestAttack37FloodOfLog(t *testing.T) {
+	var logged lockedBuffer
+	d := newDesk(t, nil)
+	d.stop()
+	d.cfg.Log = slog.New(slog.NewTextHandler(&logged, nil))
+	d.start()
+	bad, good := d.session("a"), d.session("b")
+	before := len(logged.String())
+	for range 600 {
+		if _, err := d.dial(bad.Broker, protocol.KindForward, nil); err == nil {
+			t.Fatal("let in without a token")
+		}
+	}
+	if n := strings.Count(logged.String(), "session="+bad.ID); n < logBurst/2 || n > 300 {
+		t.Errorf("%d lines of 600", n)
+	}
+	p, err := d.dial(good.Broker, protocol.KindHello, nil)
+	d.must(err)
+	body, err := json.Marshal(protocol.HelloRequest{Nonce: make([]byte, protocol.NonceSize), Guest: strings.Repeat("g", 60<<10)})
+	d.must(err)
+	_, _, err = p.ask(&protocol.Request{Method: "POST", Scheme: "torno", Authority: "broker", Path: protocol.PathHello}, string(body))
+	d.must(err)
+	if !strings.Contains(logged.String(), "msg=hello session="+good.ID) {
+		t.Error("another session's hello is not logged")
+	}
+	if n := len(logged.String()) - before; n > 300*400+2*maxAttr {
+		t.Errorf("%d bytes are logged", n)
+	}
+	time.Sleep(time.Second)
+	_, _ = d.dial(bad.Broker, protocol.KindForward, nil)
+	for range 100 {
+		if strings.Contains(logged.String(), "left_out=") {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Error("nothing says how much was left out")
+}
+
+// A lockedBuffer is one that a broker may write while a test reads.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
 }

@@ -121,7 +121,7 @@ func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 	}
 	s := &live{
 		b: b, id: record.ID(), agent: record.Agent(), record: record, policy: p.policy, ln: ln,
-		log: b.log.With("session", record.ID(), "agent", record.Agent()), events: make(chan protocol.EventType, 4),
+		log: slog.New(newSparing(b.log.Handler())).With("session", record.ID(), "agent", record.Agent()), events: make(chan protocol.EventType, 4),
 	}
 	s.set.Store(set)
 	s.paths, s.cookies = p.paths, b.cfg.Operator.Agents[s.agent].Cookies == control.CookiesPass
