@@ -33,6 +33,7 @@ var rules = []rule{
 	{"host/internal/namespace", []string{module + "broker"}, "the process that owns a guest never opens the store"},
 	{"host/internal/vmm", []string{module + "broker"}, "the process that owns a VM never opens the store"},
 	{"host/internal/vhostvsock", []string{module + "broker", module + "protocol"}, "the device carries bytes and knows neither store nor wire"},
+	{"host/internal/vmconfig", []string{module + "broker", module + "protocol"}, "what other VMMs read is data, and knows neither store nor wire"},
 	{"images", []string{module + "broker", module + "host", module + "guest", module + "protocol"}, "images are made of files, whoever uses them"},
 	{"host/internal/config", []string{module + "broker"}, "reading a file needs no keys"},
 	{"broker", []string{module + "host", module + "guest", "github.com/BurntSushi/toml", "github.com/spf13/cobra"},

@@ -29,7 +29,7 @@ type Config struct {
 	StateDir   string         // sealed secrets, sessions, audit; made with mode 0700
 	RuntimeDir string         // sockets; made with mode 0700
 	Operator   control.Config // broker.toml; the zero value is the public internet, no ceilings
-	IdleExit   time.Duration  // end after so long without a session or a request; 0: never
+	IdleExit   time.Duration  // end after so long without a session in use or a request; 0: never. A session of a VM that somebody else starts is in use until it ends
 	Abandoned  time.Duration  // end a session whose guest has had no stream for so long; 0: a minute. A living guest always has its events open
 	Version    string         // of this build, for people
 	Log        *slog.Logger   // nil: none
@@ -186,7 +186,7 @@ func (b *Broker) idleFor() time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, s := range b.live {
-		if s.stats.forward.Load()+s.stats.channel.Load() > 0 {
+		if s.record.Place().Network != "" || s.stats.forward.Load()+s.stats.channel.Load() > 0 {
 			b.touched = time.Now()
 		}
 	}

@@ -385,3 +385,37 @@ func TestVSOCKWithoutNonce(t *testing.T) {
 		t.Errorf("hello: %v", err)
 	}
 }
+
+// A broker that ends when it is idle stays for a VM that has not come yet: nobody would start another for it.
+func TestIdleWaitsForVMs(t *testing.T) {
+	d := newDesk(t, nil)
+	d.stop()
+	d.cfg.IdleExit = 100 * time.Millisecond
+	d.start()
+	s, socket := d.hybrid("a", filepath.Join(d.dir, "v"))
+	time.Sleep(10 * d.cfg.IdleExit)
+	if _, err := d.hello(socket, 1); err != nil {
+		t.Fatalf("after ten times the idle time: %v", err)
+	}
+	d.must(d.call("DELETE", control.PathSession+s.ID, nil, nil))
+	d.gone(filepath.Join(d.cfg.RuntimeDir, control.SocketName)) // the control: then it ends
+}
+
+// The body that images/README.md shows registers a VM.
+func TestImagesREADMEBody(t *testing.T) {
+	page, err := os.ReadFile("../images/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, body, _ := strings.Cut(string(page), "```json\n")
+	body, _, ok := strings.Cut(body, "```")
+	if !ok {
+		t.Fatal("no body")
+	}
+	d := newVSOCKDesk(t, &vmListener{conns: make(chan net.Conn), done: make(chan struct{})})
+	var s control.SessionCreated
+	d.must(d.call("POST", control.PathSessions, json.RawMessage(body), &s))
+	if len(s.Boot) != protocol.NonceSize || s.Broker != "vsock://2:618" {
+		t.Errorf("%+v", s)
+	}
+}

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"crypto/sha256"
 	"errors"
 
 	"torno.internal/broker/internal/audit"
@@ -33,8 +34,11 @@ func (s *live) refused(p protocol.Preface, err error) {
 
 // holder returns the live session whose token it is, or nil.
 func (b *Broker) holder(token protocol.Token) *live {
-	for _, s := range b.sessions("") {
-		if s.record.Holds(token) {
+	hash := sha256.Sum256(token[:])
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, s := range b.live {
+		if s.record.Holds(hash) {
 			return s
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 
-	"torno.internal/protocol"
 	"torno.internal/protocol/control"
 	"torno.internal/protocol/transport"
 )
@@ -72,9 +71,8 @@ func (s *Session) CheckBoot(boot []byte) error {
 	return nil
 }
 
-// Holds reports whether token is the session's, in constant time and without using it.
-func (s *Session) Holds(token protocol.Token) bool {
-	hash := sha256.Sum256(token[:])
+// Holds reports whether the token with this SHA-256 is the session's, in constant time and without using it.
+func (s *Session) Holds(hash [sha256.Size]byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return subtle.ConstantTimeCompare(hash[:], s.rec.TokenHash) == 1

@@ -1,23 +1,15 @@
 package cli
 
 import (
-	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
 
-	"torno.internal/host/internal/config"
 	"torno.internal/host/internal/vmconfig"
-	"torno.internal/host/internal/vmm"
 	"torno.internal/images/rootfs"
 	"torno.internal/protocol"
 	"torno.internal/protocol/control"
@@ -177,103 +169,6 @@ func (v *vmRequest) run(cmd *cobra.Command) error {
 	return out.print(cmd, v.asJSON, v.socket)
 }
 
-// plan says what machine it is, and gets what it boots from.
-func (v *vmRequest) plan(cmd *cobra.Command) (*vmconfig.Machine, error) {
-	m := &vmconfig.Machine{CPUs: v.machine.cpus, Socket: cmp.Or(v.vmmSocket, v.socket), Words: []string{"torno.broker=vsock://2:" + strconv.Itoa(protocol.BrokerPort)}}
-	var err error
-	if m.Memory, err = parseSize("--memory", v.machine.memory); err != nil {
-		return nil, err
-	}
-	if v.wait {
-		m.Words = append(m.Words, "torno.wait")
-	}
-	if m.Root.Path, err = v.findRoot(cmd); err != nil {
-		return nil, err
-	}
-	if v.init != "" || v.attach {
-		m.Words = append(m.Words, "root=/dev/vda", "rw")
-		if v.init != "" {
-			m.Words = append(m.Words, "init="+v.init)
-		}
-		if m.Kernel, err = existing(v.machine.kernel); err == nil && v.initrdFile != "" {
-			m.Initrd, err = existing(v.initrdFile)
-		}
-		return m, err
-	}
-	m.Root.ReadOnly = true
-	m.Words = append(m.Words, "torno.root=vda")
-	place, err := rootfs.Place()
-	if err != nil {
-		return nil, err
-	}
-	k, err := v.findKernel(cmd.Context(), place)
-	if err != nil {
-		return nil, err
-	}
-	m.Kernel = k.Path()
-	if v.vmm == cloudHypervisor {
-		v.machine.kind = string(vmm.Q35) // its devices are on PCI as well
-	}
-	initrd, err := v.initrd(k, nil)
-	if err != nil {
-		return nil, err
-	}
-	m.Initrd, err = keepInitrd(place, initrd)
-	return m, err
-}
-
-// findRoot returns the file of the VM's root file system.
-func (v *vmRequest) findRoot(cmd *cobra.Command) (string, error) {
-	if v.rootfs != "" {
-		return existing(v.rootfs)
-	}
-	place, err := rootfs.Place()
-	if err != nil {
-		return "", err
-	}
-	image, err := openImage(cmd.Context(), rootfs.Store{Dir: place}, v.machine.image)
-	if err != nil {
-		return "", err
-	}
-	return image.Path(), nil
-}
-
-// existing returns the absolute path of a regular file.
-func existing(path string) (string, error) {
-	info, err := os.Stat(path)
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%q is not a file", path)
-	}
-	if err != nil {
-		return "", err
-	}
-	return filepath.Abs(path)
-}
-
-// keepInitrd keeps an initial file system under its hash, for as many VMs as boot from it. There is nothing
-// secret in one.
-func keepInitrd(place string, b []byte) (string, error) {
-	sum := sha256.Sum256(b)
-	dir := filepath.Join(place, ".initrds")
-	path := filepath.Join(dir, hex.EncodeToString(sum[:16])+".img")
-	if info, err := os.Stat(path); err == nil && info.Size() == int64(len(b)) {
-		return path, nil
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
-	}
-	f, err := os.CreateTemp(dir, ".new-*")
-	if err != nil {
-		return "", err
-	}
-	defer os.Remove(f.Name()) // fails once it is renamed
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
-		return "", err
-	}
-	return path, os.Rename(f.Name(), path)
-}
-
 // register makes the session that waits for the VM.
 func (v *vmRequest) register(cmd *cobra.Command, out *vmOutput) error {
 	c, err := ensure(cmd.Context())
@@ -299,44 +194,3 @@ func (v *vmRequest) register(cmd *cobra.Command, out *vmOutput) error {
 	out.Session, out.Socket, out.Warnings = session.ID, session.Broker, session.Warnings
 	return nil
 }
-
-// A vmOutput is what torno vm config prints.
-type vmOutput struct {
-	VMM       string   `json:"vmm"`
-	Session   string   `json:"session,omitempty"`
-	Socket    string   `json:"socket,omitempty"` // hybrid:///BASE, as it was registered
-	Warnings  []string `json:"warnings,omitempty"`
-	Config    any      `json:"config"`              // what the VMM reads
-	Arguments []string `json:"arguments,omitempty"` // or is started with
-}
-
-func (o *vmOutput) print(cmd *cobra.Command, asJSON bool, socket string) error {
-	if asJSON {
-		return printJSON(cmd.OutOrStdout(), o)
-	}
-	for _, w := range o.Warnings {
-		fmt.Fprintf(cmd.ErrOrStderr(), "torno: %s\n", config.EscapeControl(w))
-	}
-	if o.Session != "" {
-		fmt.Fprintf(cmd.ErrOrStderr(), "torno: session %s waits for its VM at %s_%d\n", o.Session, config.EscapeControl(socket), protocol.BrokerPort)
-	}
-	if o.VMM == firecracker {
-		return printJSON(cmd.OutOrStdout(), o.Config)
-	}
-	_, err := io.WriteString(cmd.OutOrStdout(), cloudHypervisor+" "+shellQuote(o.Arguments)+"\n")
-	return err
-}
-
-// shellQuote writes words so that a shell reads the same words.
-func shellQuote(words []string) string {
-	quoted := make([]string, len(words))
-	for i, w := range words {
-		quoted[i] = w
-		if w == "" || strings.ContainsFunc(w, func(r rune) bool { return !strings.ContainsRune(plainInShell, r) }) {
-			quoted[i] = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
-		}
-	}
-	return strings.Join(quoted, " ")
-}
-
-const plainInShell = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=+,./:@%"

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"flag"
+	"io"
+	"log/slog"
+	"os"
+	"strconv"
+
+	"torno.internal/guest/internal/boot"
+	"torno.internal/guest/internal/workload"
+	"torno.internal/protocol/transport"
+)
+
+const usage = `torno run and VMMs start it, as a machine's first process; where that is another: torno-guest attach
+  torno-guest [attach] [-wait] [-broker vsock://2:618 | unix:///PATH] [-run ADDRESS] [-uid 1000]`
+
+// parse reads the flags and, for what they leave out, the kernel command line, where that is ours: of a machine
+// whose first process we are, or that we are attached to.
+func parse(args []string, attached bool) (config boot.Config, err error) {
+	flags := flag.NewFlagSet("torno-guest", flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // the caller says what is wrong, and usage
+	broker := flags.String("broker", "", "where the broker listens")
+	run := flags.String("run", "", "where the run channel listens")
+	wait := flags.Bool("wait", false, "wait before hello until there is a session")
+	uid := uint32(workload.AgentID)
+	flags.Func("uid", "attached, beside a network card: the workload's `user`", func(s string) error {
+		n, err := strconv.ParseUint(s, 10, 31)
+		uid = uint32(n)
+		return err
+	})
+	debug := flags.Bool("debug", false, "log every step")
+	timings := flags.Bool("timings", false, "say when each phase of the start is over")
+	if err := flags.Parse(args); err != nil {
+		return boot.Config{}, err
+	}
+	var words boot.Words
+	if *broker == "" || attached {
+		words = boot.CommandLine()
+		*broker, *run = cmp.Or(*broker, words.Broker), cmp.Or(*run, words.Run)
+	}
+	words.Timings, words.Wait = words.Timings || *timings, words.Wait || *wait
+	if words.Probe && !attached {
+		boot.Probe()
+	}
+	options := slog.HandlerOptions{}
+	if *debug || words.Debug {
+		options.Level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &options))
+	config = boot.Config{Version: version, UID: uid, Words: words, Log: log}
+	if *broker == "" {
+		return config, errors.New("no broker: neither -broker nor torno.broker= on the kernel command line")
+	}
+	if config.Broker, err = transport.ParseAddr(*broker); err == nil && *run != "" {
+		config.Run, err = transport.ParseAddr(*run)
+	}
+	return config, err
+}
