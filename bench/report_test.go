@@ -107,15 +107,40 @@ func TestParseSamples(t *testing.T) {
 	}
 }
 
-func TestParseSpeeds(t *testing.T) {
-	got := parseSpeeds(`goos: linux
+func TestGoBenches(t *testing.T) {
+	figures := parseFigures(`goos: linux
 BenchmarkScrub/R=12/json-2         	     426	    583685 ns/op	1796.47 MB/s
-BenchmarkScrub/R=12/hostile        	      97	   2400023 ns/op	 436.9 MB/s	       0 B/op
-BenchmarkOther-2                   	      97	   2400023 ns/op
+BenchmarkSearch/zero               	       3	  15455209 ns/op	17368.61 MB/s	         0.06182 cpu-s/GiB
+BenchmarkConnect/unix-2            	   11866	     20000 ns/op
+BenchmarkConnect/vsock-2           	    4731	     60000 ns/op
 PASS
 `)
-	want := map[string]float64{"Scrub/R=12/json": 1.79647, "Scrub/R=12/hostile": 0.4369}
-	if diff := cmp.Diff(want, got, cmpopts.EquateApprox(0, 1e-9)); diff != "" {
+	want := map[string]float64{
+		"Scrub/R=12/json ns/op": 583685, "Scrub/R=12/json MB/s": 1796.47,
+		"Search/zero ns/op": 15455209, "Search/zero MB/s": 17368.61, "Search/zero cpu-s/GiB": 0.06182,
+		"Connect/unix ns/op": 20000, "Connect/vsock ns/op": 60000,
+	}
+	if diff := cmp.Diff(want, figures, cmpopts.EquateApprox(0, 1e-9)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+	var r report
+	for _, g := range goBenches {
+		r.addFigures(g.rows, figures, nil)
+	}
+	keys := map[string]bool{}
+	for _, w := range r.Rows {
+		if keys[w.Key] = true; w.Missing != "" {
+			continue
+		}
+		want, ok := map[string]float64{
+			"Scrub/R=12/json MB/s": 1.79647, "Search/zero cpu-s/GiB": 0.06182, "Connect/vsock ns/op": 60,
+			"Connect/vsock ns/op / Connect/unix ns/op": 3,
+		}[w.Key]
+		if got := w.Values[nameTorno]; !ok || got < want*0.999 || got > want*1.001 {
+			t.Errorf("%s: %v, want %v", w.Key, got, want)
+		}
+	}
+	if len(keys) != len(r.Rows) {
+		t.Errorf("%d rows have %d keys", len(r.Rows), len(keys))
 	}
 }

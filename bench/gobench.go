@@ -1,0 +1,108 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// A goBench is a set of benchmarks of a package, on as many cores, and the rows that are made of them.
+type goBench struct {
+	what    string
+	pkg     string
+	pattern string
+	cores   int
+	time    string // of each, as -benchtime
+	rows    []goRow
+}
+
+// A goRow is one row of benchmarks. Its goal's key is a benchmark's name and, behind a space, the unit of the figure.
+type goRow struct {
+	goal
+	over string // key of a figure to divide by; empty: none
+}
+
+// Scrubbing's limits are for runs of 12 bytes: secrets whose runs are shorter, R = 8, are rare.
+var goBenches = []goBench{
+	{what: "scrubbing", pkg: "./broker/internal/redact", pattern: "BenchmarkScrub", cores: 1, time: "300ms", rows: []goRow{
+		{goal: goal{key: "Scrub/R=12/json MB/s", name: "scrubbing, R = 12, JSON", unit: "GB/s", divide: 1e3, must: limits{least: 2.5}, aim: limits{least: 5}}},
+		{goal: goal{key: "Scrub/R=12/random MB/s", name: "scrubbing, R = 12, random bytes", unit: "GB/s", divide: 1e3, must: limits{least: 2.5}, aim: limits{least: 5}}},
+		{goal: goal{key: "Scrub/R=12/hostile MB/s", name: "scrubbing, R = 12, hostile text", unit: "GB/s", divide: 1e3, must: limits{least: 0.5}, aim: limits{least: 1}}},
+		{goal: goal{key: "Scrub/R=12/escapes MB/s", name: "scrubbing, R = 12, nothing but escapes", unit: "GB/s", divide: 1e3, must: limits{least: 0.5}, aim: limits{least: 1}}},
+		{goal: goal{key: "Scrub/R=8/json MB/s", name: "scrubbing, R = 8, JSON", unit: "GB/s", divide: 1e3}},
+		{goal: goal{key: "Scrub/R=8/random MB/s", name: "scrubbing, R = 8, random bytes", unit: "GB/s", divide: 1e3}},
+		{goal: goal{key: "Scrub/R=8/hostile MB/s", name: "scrubbing, R = 8, hostile text", unit: "GB/s", divide: 1e3}},
+		{goal: goal{key: "Scrub/R=8/escapes MB/s", name: "scrubbing, R = 8, nothing but escapes", unit: "GB/s", divide: 1e3}},
+	}},
+	{what: "searching memory", pkg: "./broker/internal/proof", pattern: "BenchmarkSearch", cores: 1, time: "3x", rows: []goRow{
+		{goal: goal{key: "Search/random cpu-s/GiB", name: "proof of 1 GiB of random bytes", unit: "s", must: limits{most: 1.5}}},
+		{goal: goal{key: "Search/pointers cpu-s/GiB", name: "proof of 1 GiB of a program's heap", unit: "s", must: limits{most: 1.5}}},
+		{goal: goal{key: "Search/text cpu-s/GiB", name: "proof of 1 GiB of text", unit: "s", must: limits{most: 1.5}}},
+		{goal: goal{key: "Search/zero cpu-s/GiB", name: "proof of 1 GiB of zeros", unit: "s", must: limits{most: 1.5}}},
+	}},
+	{what: "the vsock device", pkg: "./host/internal/vhostvsock", pattern: "Benchmark(Connect|RoundTrip|ToHost|ToGuest)$", cores: 2, time: "500ms", rows: []goRow{
+		{goal: goal{key: "Connect/vsock ns/op", name: "vsock: connecting", unit: "µs", divide: 1e3}},
+		{goal: goal{key: "Connect/vsock ns/op", name: "  of that of a Unix socket", unit: "×"}, over: "Connect/unix ns/op"},
+		{goal: goal{key: "RoundTrip/vsock ns/op", name: "vsock: a byte there and back", unit: "µs", divide: 1e3}},
+		{goal: goal{key: "RoundTrip/vsock ns/op", name: "  of that of a Unix socket", unit: "×"}, over: "RoundTrip/unix ns/op"},
+		{goal: goal{key: "ToHost/vsock MB/s", name: "vsock: to the host", unit: "MB/s"}},
+		{goal: goal{key: "ToHost/vsock MB/s", name: "  of that of a Unix socket", unit: "×"}, over: "ToHost/unix MB/s"},
+		{goal: goal{key: "ToGuest/vsock MB/s", name: "vsock: to the guest", unit: "MB/s"}},
+		{goal: goal{key: "ToGuest/vsock MB/s", name: "  of that of a Unix socket", unit: "×"}, over: "ToGuest/unix MB/s"},
+	}},
+}
+
+// run runs the benchmarks and returns their figures.
+func (g *goBench) run(ctx context.Context) (map[string]float64, error) {
+	fmt.Fprintln(os.Stderr, g.what)
+	test := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", g.pattern, "-benchtime", g.time, "-cpu", strconv.Itoa(g.cores), g.pkg)
+	out, err := test.CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("benchmarks of %s: %w: %s", g.pkg, err, bytes.TrimSpace(out))
+	}
+	return parseFigures(string(out)), nil
+}
+
+var figureLine = regexp.MustCompile(`(?m)^Benchmark(\S+?)(?:-\d+)?\s+\d+((?:\s+[\d.e+-]+ \S+)+)`)
+
+// parseFigures reads the output of go test -bench: by a benchmark's name, a space and the figure's unit.
+func parseFigures(out string) map[string]float64 {
+	figures := map[string]float64{}
+	for _, m := range figureLine.FindAllStringSubmatch(out, -1) {
+		words := strings.Fields(m[2])
+		for i := 0; i+1 < len(words); i += 2 {
+			if v, err := strconv.ParseFloat(words[i], 64); err == nil {
+				figures[m[1]+" "+words[i+1]] = v
+			}
+		}
+	}
+	return figures
+}
+
+// addFigures adds the rows of a set of benchmarks, whose figures could not be had if err is not nil.
+func (r *report) addFigures(rows []goRow, figures map[string]float64, err error) {
+	for _, row := range rows {
+		value, ok := figures[row.key]
+		if row.divide != 0 {
+			value /= row.divide
+		}
+		key := row.key
+		if row.over != "" {
+			var there bool
+			if value, there = value/figures[row.over], figures[row.over] != 0; !there {
+				ok = false
+			}
+			row.key += " / " + row.over
+		}
+		missing := err
+		if missing == nil && !ok {
+			missing = fmt.Errorf("no benchmark %s", key)
+		}
+		r.single(row.goal, value, missing)
+	}
+}
