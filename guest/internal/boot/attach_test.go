@@ -202,7 +202,7 @@ func TestWait(t *testing.T) {
 		select {
 		case code := <-done:
 			t.Fatalf("exit %d before there was a session; log:\n%s", code, &lines)
-		case <-time.After(protocol.HelloTimeout + 2*time.Second): // longer than a hello may take
+		case <-time.After(protocol.HelloTimeout + time.Second): // longer than a hello may take
 		}
 		if err := os.Rename(away, path); err != nil {
 			t.Fatal(err)

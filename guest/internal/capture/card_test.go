@@ -72,7 +72,7 @@ print("own server", tcp("127.0.0.1", 9100))
 print("ping", ping("10.9.0.2"))`
 
 // On a machine with a network card one user is caught, whatever it dials, and nothing of its own leaves by the
-// card; others use the card as ever. Attacks 25 and 43 of decisions, as far as they can hold there.
+// card; others use the card as ever. Attack 25, as far as it can hold there.
 func TestCaptureOfOneUser(t *testing.T) {
 	if _, err := exec.LookPath("ip"); err != nil {
 		t.Skip("needs ip; try: apt-get install iproute2")
