@@ -73,7 +73,7 @@ func Open(cfg Config) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	uc.Log = cfg.Log
+	uc.Log = slog.New(newSparing(cfg.Log.Handler())) // what an upstream does wrong it may do as often as it likes
 	if b.store, err = store.Open(cfg.StateDir); err != nil {
 		return nil, err
 	}
