@@ -138,7 +138,7 @@ tries("a module", lambda: os.open("/dev/vhost-vsock", os.O_RDWR))
 // a session is made, serves, is killed and takes its session up again; without it nothing leaves; attack 4.
 func TestVMAttached(t *testing.T) {
 	needVM(t)
-	h := newAgentHouse(t)
+	h := newPlatform(t)
 	own := h.newOwnImage(map[string]string{"own-init": ownInit, "pretender": attachedPretender})
 	dir := h.vmmDir("vm")
 	plan := h.vmConfigFor("firecracker", dir, append(own.flags(), "--attach", "--wait", "--no-session")...)
@@ -168,7 +168,7 @@ func TestVMAttached(t *testing.T) {
 // A root file system with the guest baked in, which the kernel starts as init.
 func TestVMBakedIn(t *testing.T) {
 	needVM(t)
-	h := newAgentHouse(t)
+	h := newPlatform(t)
 	own := h.newOwnImage(nil)
 	dir := h.vmmDir("vm")
 	plan := h.vmConfig("firecracker", dir, append(own.flags(), "--init", "/sbin/torno-guest", "--", "sh", "-c",
@@ -186,7 +186,7 @@ func TestImagesREADME(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := newAgentHouse(t)
+	h := newPlatform(t)
 	root := h.dir + "/tree"
 	script := `set -eu
 mkdir -p bin images/systemd vm1 vm2 vm3 vm4 vm5 ` + root + `/sbin ` + root + `/usr/local/sbin ` + root + `/etc/systemd/system/multi-user.target.wants

@@ -24,12 +24,7 @@ import (
 // vmSession registers a session at dir/v by the command, and returns its id.
 func (h *house) vmSession(dir string) string {
 	h.t.Helper()
-	var p vmPlanned
-	out := h.must("vm", "config", "firecracker", "--agent", "my-agent", "--socket", filepath.Join(dir, "v"), "--trust-config", "--json", "--", "true")
-	if err := json.Unmarshal([]byte(out), &p); err != nil {
-		h.t.Fatal(err)
-	}
-	return p.Session
+	return h.vmConfigFor("firecracker", dir, "--uid", fmt.Sprint(os.Geteuid()), "--", "true").Session
 }
 
 // guestDial opens a stream as the guest of the VM at dir/v; its error is that of the preface.
@@ -107,7 +102,7 @@ func (h *house) state(id string) string {
 // Attack 3: a second hello, a hello that is replayed, the token of another session, a clone of a VM that was
 // restored from a snapshot. Each is refused and recorded.
 func TestAttack3OtherVMs(t *testing.T) {
-	h := newAgentHouse(t)
+	h := newPlatform(t)
 	a, b := h.dir+"/a", h.dir+"/b"
 	for _, dir := range []string{a, b} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
@@ -157,7 +152,7 @@ func TestAttack3OtherVMs(t *testing.T) {
 // Attack 5: a new VM at a socket path where another was does not inherit its session, neither while that lives
 // nor when it has ended.
 func TestAttack5ReusedSocket(t *testing.T) {
-	h := newAgentHouse(t)
+	h := newPlatform(t)
 	dir := h.dir + "/a"
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -201,7 +196,7 @@ func TestAttack5ReusedSocket(t *testing.T) {
 // Attack 39: somebody else's socket, or a link, stands where the VMM's belongs; the directory is everybody's;
 // somebody who is not the VMM's user connects, even root.
 func TestAttack39VMMSocket(t *testing.T) {
-	h := newAgentHouse(t)
+	h := newPlatform(t)
 	squat := func(dir string) error {
 		l, err := net.Listen("unix", dir+"/v_618")
 		if err == nil {

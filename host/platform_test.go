@@ -11,10 +11,34 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"torno.internal/images/rootfs"
 )
 
 // vmmUser is whom the VMM runs as: neither root nor the broker's user.
 const vmmUser = 54321
+
+// newPlatform is newAgentHouse with a place for images of its own, beside this machine's: each build of the guest
+// makes another initrd.
+func newPlatform(t *testing.T) *house {
+	t.Helper()
+	place, err := rootfs.Place()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newAgentHouse(t)
+	dir := filepath.Join(h.dir, "images")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{".kernels", rootfs.Base} {
+		if err := os.Symlink(filepath.Join(place, name), filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("TORNO_IMAGES", dir)
+	return h
+}
 
 // vmmDir makes a directory for one VM, which belongs to the VMM's user.
 func (h *house) vmmDir(name string) string {
@@ -145,7 +169,7 @@ say("done")
 // host's place.
 func TestVMOtherVMMs(t *testing.T) {
 	needVM(t)
-	h := newAgentHouse(t)
+	h := newPlatform(t)
 	for kind, c := range map[string]struct{ user, want string }{
 		"firecracker":      {"agent", "uid 1000;AF_VSOCK refused;AF_VSOCK datagrams refused;a module, such as vsock_loopback refused;/dev/vsock refused;port 618 refused;exchange ['200'];done"},
 		"cloud-hypervisor": {"root", "uid 0;AF_VSOCK refused;AF_VSOCK datagrams refused;a module, such as vsock_loopback refused;/dev/vsock refused;port 618 allowed;exchange ['200'];done"},
