@@ -62,6 +62,10 @@ type Workload struct {
 	TTY  bool     `json:"tty"`  // run on a pseudo-terminal
 	Rows uint16   `json:"rows"` // its size, with TTY
 	Cols uint16   `json:"cols"`
+
+	// Workspace is a directory that is filled from PathWorkspaceIn before the workload starts, belongs to its
+	// user, and goes back by PathWorkspaceOut after its end: an absolute path; empty: none.
+	Workspace string `json:"workspace,omitempty"`
 }
 
 // Users that a workload may run as.

@@ -58,6 +58,21 @@ const (
 	MaxNames       = 65536           // synthetic names in one session, then SERVFAIL
 )
 
+// Limits on a workspace, on the way in and on the way back alike.
+const (
+	MaxWorkspaceEntries = 1 << 19  // files, directories, links and deletions
+	MaxWorkspaceBytes   = 16 << 30 // bytes of files
+	MaxWorkspaceNames   = 64 << 20 // bytes of names and of links' targets together
+	MaxWorkspacePath    = 4095     // bytes of one name, which is a path below the workspace
+	MaxWorkspaceElement = 255      // bytes between two slashes
+)
+
+// Limits on published ports.
+const (
+	MaxPublished   = 64               // connections at once, over all ports
+	PublishTimeout = 10 * time.Second // from a client's connection to the guest's stream for it
+)
+
 // Deadlines. They fit calls to language models: a response head may take long, a stream may be quiet.
 const (
 	PrefaceTimeout      = 5 * time.Second  // from accept to a whole preface

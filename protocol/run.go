@@ -7,6 +7,13 @@ const (
 	PathStderr    = "/v1/stderr" // POST: content is standard error; not opened with a TTY
 	PathExit      = "/v1/exit"   // POST: one Exit as JSON; the last request of a run
 	PathRunEvents = "/v1/events" // GET: content is one RunEvent as JSON a line
+
+	PathWorkspaceIn  = "/v1/workspace/in"  // GET: content is the workspace as it goes in, an archive of protocol/workspace
+	PathWorkspaceOut = "/v1/workspace/out" // POST: content is what has changed of it, the same way
+
+	// POST, a number in decimal behind it: one connection to a published port. Request content is what
+	// the server inside says, response content what the client does.
+	PathPublished = "/v1/published/"
 )
 
 // A RunEvent is something that the person at the terminal did, host to guest.
@@ -15,6 +22,8 @@ type RunEvent struct {
 	Signal string       `json:"signal,omitempty"` // with signal: "INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "KILL"
 	Rows   uint16       `json:"rows,omitempty"`   // with winsize
 	Cols   uint16       `json:"cols,omitempty"`
+	Port   uint16       `json:"port,omitempty"`       // with connect: where the server listens inside
+	Number uint64       `json:"connection,omitempty"` // and what to append to PathPublished
 }
 
 // RunEventType is the type of a RunEvent. A guest ignores types that it does not know.
@@ -25,6 +34,7 @@ const (
 	RunSignal  RunEventType = "signal"  // deliver Signal to the workload's process group
 	RunWinsize RunEventType = "winsize" // resize the terminal
 	RunStop    RunEventType = "stop"    // TERM, then KILL after a grace period, then power off
+	RunConnect RunEventType = "connect" // somebody has connected to a published port: lead them to Port
 )
 
 // An Exit says how the workload ended. Exactly one of Signal and Error is set, or neither.

@@ -25,6 +25,9 @@ var specLimits = map[string]any{
 	"MaxChannelBody": protocol.MaxChannelBody, "MaxJSONDepth": protocol.MaxJSONDepth,
 	"MaxStreams": protocol.MaxStreams, "MaxIdleStreams": protocol.MaxIdleStreams, "StreamWait": protocol.StreamWait,
 	"MaxLeaves": protocol.MaxLeaves, "LeafRate": protocol.LeafRate, "MaxNames": protocol.MaxNames,
+	"MaxWorkspaceEntries": protocol.MaxWorkspaceEntries, "MaxWorkspaceBytes": protocol.MaxWorkspaceBytes,
+	"MaxWorkspaceNames": protocol.MaxWorkspaceNames, "MaxWorkspacePath": protocol.MaxWorkspacePath,
+	"MaxWorkspaceElement": protocol.MaxWorkspaceElement, "MaxPublished": protocol.MaxPublished, "PublishTimeout": protocol.PublishTimeout,
 	"PrefaceTimeout": protocol.PrefaceTimeout, "HelloTimeout": protocol.HelloTimeout, "HeadTimeout": protocol.HeadTimeout,
 	"DialTimeout": protocol.DialTimeout, "TLSTimeout": protocol.TLSTimeout,
 	"ResponseHeadTimeout": protocol.ResponseHeadTimeout, "IdleTimeout": protocol.IdleTimeout,
@@ -105,13 +108,14 @@ func TestSpecTables(t *testing.T) {
 	for _, path := range []string{
 		"GET " + protocol.PathStdin, "POST " + protocol.PathStdout, "POST " + protocol.PathStderr,
 		"GET " + protocol.PathRunEvents, "POST " + protocol.PathExit,
+		"GET " + protocol.PathWorkspaceIn, "POST " + protocol.PathWorkspaceOut, "POST " + protocol.PathPublished + "N",
 	} {
 		rows = append(rows, "| `"+path+"` |")
 	}
 	for _, e := range []protocol.EventType{protocol.EventClock, protocol.EventRevoke, protocol.EventShutdown} {
 		rows = append(rows, "| `"+string(e)+"` |")
 	}
-	for _, e := range []protocol.RunEventType{protocol.RunSignal, protocol.RunWinsize, protocol.RunStop} {
+	for _, e := range []protocol.RunEventType{protocol.RunSignal, protocol.RunWinsize, protocol.RunStop, protocol.RunConnect} {
 		rows = append(rows, "| `"+string(e)+"` |")
 	}
 	for _, row := range rows {
