@@ -42,6 +42,7 @@ func parse(args []string, attached bool) (config boot.Config, err error) {
 		*broker, *run = cmp.Or(*broker, words.Broker), cmp.Or(*run, words.Run)
 	}
 	words.Timings, words.Wait = words.Timings || *timings, words.Wait || *wait
+	words.Recover = words.Recover && !attached
 	if words.Probe && !attached {
 		boot.Probe()
 	}
@@ -51,11 +52,23 @@ func parse(args []string, attached bool) (config boot.Config, err error) {
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &options))
 	config = boot.Config{Version: version, UID: uid, Words: words, Log: log}
-	if *broker == "" {
-		return config, errors.New("no broker: neither -broker nor torno.broker= on the kernel command line")
-	}
-	if config.Broker, err = transport.ParseAddr(*broker); err == nil && *run != "" {
-		config.Run, err = transport.ParseAddr(*run)
-	}
+	err = parseAddresses(&config, *broker, *run)
 	return config, err
+}
+
+// parseAddresses reads where the broker and the run channel are. A machine that only recovers a workspace has
+// business with the second alone.
+func parseAddresses(config *boot.Config, broker, run string) (err error) {
+	if broker == "" && !config.Words.Recover {
+		return errors.New("no broker: neither -broker nor torno.broker= on the kernel command line")
+	}
+	if broker != "" {
+		if config.Broker, err = transport.ParseAddr(broker); err != nil {
+			return err
+		}
+	}
+	if run != "" {
+		config.Run, err = transport.ParseAddr(run)
+	}
+	return err
 }

@@ -19,6 +19,7 @@ import (
 	"torno.internal/guest/internal/names"
 	"torno.internal/guest/internal/relay"
 	"torno.internal/guest/internal/workload"
+	"torno.internal/guest/internal/workspace"
 	"torno.internal/protocol"
 	"torno.internal/protocol/transport"
 )
@@ -61,6 +62,9 @@ type guest struct {
 	drift    drift    // of the clock; the events' alone
 	shutdown context.CancelFunc
 
+	upper     *os.Root             // the same, for the workspace and its notes
+	workspace *workspace.Workspace // nil: none
+
 	background context.Context // of the services below; ends after the workload
 	services   sync.WaitGroup
 }
@@ -77,7 +81,11 @@ func Run(ctx context.Context, c Config) int {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	g := &guest{Config: c, initial: inInitialNamespaces(), shutdown: shutdown, background: background}
 	g.over("init")
-	exit := g.bootAndRun(ctx, signals)
+	run := g.bootAndRun
+	if c.Words.Recover {
+		run = func(ctx context.Context, _ <-chan os.Signal) protocol.Exit { return g.recover(ctx) }
+	}
+	exit := run(ctx, signals)
 	stop()
 	g.waitForServices()
 	if g.initial { // the first process of a machine has nowhere to return to
@@ -110,7 +118,8 @@ func (g *guest) bootAndRun(ctx context.Context, signals <-chan os.Signal) protoc
 	exit := workload.Run(ctx, workload.Config{
 		Workload: g.hello.Workload, Env: g.hello.Env, Trust: g.trust, Proxy: g.proxy,
 		Channel: g.run, Signals: signals, PID1: os.Getpid() == 1, Cgroup: g.cgroup, Explain: g.explain, Log: g.Log,
-		Started: func() { g.over("workload") },
+		Started:   func() { g.over("workload") },
+		Workspace: g.workspace,
 	})
 	if exit.Error != "" && g.run == nil {
 		fmt.Fprintf(os.Stderr, "torno-guest: %s\n", exit.Error)

@@ -197,8 +197,8 @@ func TestNotInitialInNamespaces(t *testing.T) {
 }
 
 func TestParseCommandLine(t *testing.T) {
-	got := parseCommandLine("console=ttyS0 torno.broker=vsock://2:618 torno.run=vsock://2:619 quiet torno.debug torno.root torno.scratch\n")
-	want := Words{Broker: "vsock://2:618", Run: "vsock://2:619", Debug: true, Root: diskRoot, Scratch: diskScratch}
+	got := parseCommandLine("console=ttyS0 torno.broker=vsock://2:618 torno.run=vsock://2:619 quiet torno.debug torno.root torno.scratch torno.recover\n")
+	want := Words{Broker: "vsock://2:618", Run: "vsock://2:619", Debug: true, Root: diskRoot, Scratch: diskScratch, Recover: true}
 	if got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

@@ -15,6 +15,7 @@ const (
 	wordRoot    = "torno.root"    // a disk named torno-root holds the root file system, to be read only; with =NAME the disk of that name
 	wordScratch = "torno.scratch" // likewise, of what is written over it
 	wordProbe   = "torno.probe"   // only say that the machine works
+	wordRecover = "torno.recover" // only send back the workspace that is on the scratch disk
 	wordDebug   = "torno.debug"
 	wordBoot    = "torno.boot"    // =NONCE, see bootNonce
 	wordWait    = "torno.wait"    // wait before hello until there is a session
@@ -28,6 +29,7 @@ type Words struct {
 	Probe, Debug  bool
 	Boot          string // nonce, in base64
 	Timings, Wait bool
+	Recover       bool
 }
 
 // CommandLine reads the kernel command line. The first process of a machine finds no /proc yet and mounts
@@ -45,7 +47,7 @@ func CommandLine() Words {
 
 func parseCommandLine(line string) Words {
 	var w Words
-	flags := map[string]*bool{wordProbe: &w.Probe, wordDebug: &w.Debug, wordWait: &w.Wait, wordTimings: &w.Timings}
+	flags := map[string]*bool{wordProbe: &w.Probe, wordDebug: &w.Debug, wordWait: &w.Wait, wordTimings: &w.Timings, wordRecover: &w.Recover}
 	values := map[string]*string{wordBroker: &w.Broker, wordRun: &w.Run, wordRoot: &w.Root, wordScratch: &w.Scratch, wordBoot: &w.Boot}
 	defaults := map[string]string{wordRoot: diskRoot, wordScratch: diskScratch}
 	for word := range strings.FieldsSeq(line) {

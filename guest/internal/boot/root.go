@@ -89,7 +89,10 @@ func (g *guest) mountOverlay(ctx context.Context) error {
 		return fmt.Errorf("overlay: %w", err)
 	}
 	var err error
-	g.scratch, err = os.Open(scratchDir) // the path ends with the first root
+	if g.scratch, err = os.Open(scratchDir); err != nil { // the path ends with the first root
+		return err
+	}
+	g.upper, err = os.OpenRoot(scratchDir)
 	return err
 }
 

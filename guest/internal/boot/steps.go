@@ -59,6 +59,7 @@ var fromHello = []step{
 	{"capture", needsNothing, (*guest).startCapture},
 	{"names", needsNothing, (*guest).startNames},
 	{"user", needsNothing, (*guest).makeUser},
+	{"workspace", needsNothing, (*guest).makeWorkspace},
 	{"status", needsOwnKernel, (*guest).writeStatus},
 	{"front", needsNothing, (*guest).startFront},
 	{"self-test", needsNothing, (*guest).selfTest},

@@ -104,6 +104,11 @@ func (s *stream) endRequest() error {
 	if err := s.w.Close(nil); err != nil {
 		return err
 	}
+	return s.readHead()
+}
+
+// readHead reads the response's head, which must be one of success.
+func (s *stream) readHead() error {
 	var response protocol.Response
 	for range protocol.MaxInterim + 1 {
 		if err := s.r.ReadResponse(&response); err != nil {

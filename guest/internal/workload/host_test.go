@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -41,9 +42,12 @@ type fakeHost struct {
 	events   chan any      // protocol.RunEvent, or raw bytes; closed ends them
 	slow     time.Duration // between two reads of standard output
 
+	workspace []byte // what GET /v1/workspace/in carries
+
 	mu       sync.Mutex
 	conns    []net.Conn
 	out, err bytes.Buffer
+	back     bytes.Buffer   // what came to /v1/workspace/out, or to a published port's client
 	finished map[string]int // order in which posts ended
 	exit     *protocol.Exit
 	gone     chan struct{}
@@ -113,11 +117,15 @@ func (h *fakeHost) serve(c net.Conn) {
 	}
 	var content []byte
 	switch request.Path {
-	case protocol.PathStdout, protocol.PathStderr, protocol.PathExit:
+	case protocol.PathStdout, protocol.PathStderr, protocol.PathExit, protocol.PathWorkspaceOut:
 		if content, err = h.take(request.Path, r); err != nil {
 			return
 		}
 	default:
+		if strings.HasPrefix(request.Path, protocol.PathPublished) {
+			h.serveClient(r, w)
+			return
+		}
 		io.Copy(io.Discard, r)
 	}
 	w.WriteResponse(&protocol.Response{Status: 200})
@@ -133,11 +141,42 @@ func (h *fakeHost) serve(c net.Conn) {
 				break
 			}
 		}
+	case protocol.PathWorkspaceIn:
+		w.Write(h.workspace)
 	case protocol.PathRunEvents:
 		h.sendEvents(w)
 	}
 	_ = content
 	w.Close(nil)
+}
+
+// serveClient plays a published port's client: it says what is on standard input.
+func (h *fakeHost) serveClient(r *bhttp.Reader, w *bhttp.Writer) {
+	w.WriteResponse(&protocol.Response{Status: 200})
+	w.Flush()
+	text := make([]byte, 100)
+	n, _ := h.stdin.Read(text)
+	w.Write(text[:n])
+	w.Close(nil)
+	answer, _ := io.ReadAll(r)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.back.Write(answer)
+	h.finished[protocol.PathPublished]++
+}
+
+// served waits until a client has been served, and returns what it got.
+func (h *fakeHost) served() string {
+	for range 500 {
+		h.mu.Lock()
+		n, got := h.finished[protocol.PathPublished], h.back.String()
+		h.mu.Unlock()
+		if n > 0 {
+			return got
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return "nothing within 5 s"
 }
 
 func (h *fakeHost) take(path string, r io.Reader) ([]byte, error) {
@@ -148,6 +187,8 @@ func (h *fakeHost) take(path string, r io.Reader) ([]byte, error) {
 		sink = &lockedBuffer{h, &h.out}
 	case protocol.PathStderr:
 		sink = &lockedBuffer{h, &h.err}
+	case protocol.PathWorkspaceOut:
+		sink = &lockedBuffer{h, &h.back}
 	default:
 		sink = &exit
 	}

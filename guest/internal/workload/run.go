@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"torno.internal/guest/internal/workspace"
 	"torno.internal/protocol"
 )
 
@@ -28,6 +29,8 @@ type Config struct {
 	Started  func()               // called once it has executed; may be nil
 	Explain  func(*protocol.Exit) // adds to how it ended what is known of it; may be nil
 	Log      *slog.Logger
+
+	Workspace *workspace.Workspace // filled over the channel before, and sent back after; nil: none
 }
 
 // Deadlines at the end of a run.
@@ -49,7 +52,7 @@ func Run(ctx context.Context, c Config) protocol.Exit {
 		}
 		return c.supervise(ctx, p)
 	}
-	exit := c.runAttached(ctx)
+	exit := c.runInWorkspace(ctx)
 	if c.Explain != nil {
 		c.Explain(&exit)
 	}
@@ -109,9 +112,9 @@ func (c Config) runAttached(ctx context.Context) protocol.Exit {
 		return failure(err, "torno run on the host must stay until the workload ends")
 	}
 	defer a.close()
-	open := func() (*stdio, error) { return openPipes(ownerOf(c.Workload.User)) }
+	open := func() (*stdio, error) { return openPipes(OwnerOf(c.Workload.User)) }
 	if w := c.Workload; w.TTY {
-		open = func() (*stdio, error) { return openTerminal(ownerOf(w.User), w.Rows, w.Cols) }
+		open = func() (*stdio, error) { return openTerminal(OwnerOf(w.User), w.Rows, w.Cols) }
 	}
 	files, err := open()
 	if err != nil {
@@ -138,7 +141,7 @@ func (c Config) carry(ctx context.Context, stop func(), p *process, a *attachmen
 		c.feed(a.stdin, files.stdin, stop)
 	})
 	in.Go(func() {
-		if err := readEvents(a.events, func(e protocol.RunEvent) { handle(e, p, files, stop) }); err != nil {
+		if err := readEvents(a.events, func(e protocol.RunEvent) { c.handle(ctx, e, p, files, stop) }); err != nil {
 			c.Log.Debug("events ended", "error", err)
 			stop() // the host is gone
 		}
@@ -230,7 +233,7 @@ type (
 )
 
 // handle acts on one event from the host.
-func handle(e protocol.RunEvent, p *process, files *stdio, stop func()) {
+func (c Config) handle(ctx context.Context, e protocol.RunEvent, p *process, files *stdio, stop func()) {
 	switch e.Type {
 	case protocol.RunSignal:
 		if sig, ok := signals[e.Signal]; ok {
@@ -240,5 +243,11 @@ func handle(e protocol.RunEvent, p *process, files *stdio, stop func()) {
 		files.resize(e.Rows, e.Cols)
 	case protocol.RunStop:
 		stop()
+	case protocol.RunConnect:
+		go func() { // ends with the workload, whose server it leads to, or with the channel
+			if err := c.Channel.publish(ctx, e.Port, e.Number); err != nil {
+				c.Log.Debug("published port", "port", e.Port, "error", err)
+			}
+		}()
 	}
 }

@@ -141,8 +141,8 @@ var signals = map[string]unix.Signal{
 	"USR1": unix.SIGUSR1, "USR2": unix.SIGUSR2, "KILL": unix.SIGKILL,
 }
 
-// ownerOf returns the id of a workload's user.
-func ownerOf(user string) int {
+// OwnerOf returns the id of a workload's user.
+func OwnerOf(user string) int {
 	if user == protocol.UserRoot {
 		return 0
 	}
