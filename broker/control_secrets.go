@@ -26,16 +26,13 @@ func (b *Broker) presets(r *http.Request) ([]control.Preset, error) {
 
 func (b *Broker) listSecrets(r *http.Request) ([]control.SecretInfo, error) {
 	agent := r.FormValue("agent")
-	metas, broken, err := b.store.Secrets(agent)
+	metas, err := b.store.Secrets(agent)
 	if err != nil {
 		return nil, err
 	}
-	infos := make([]control.SecretInfo, 0, len(metas)+len(broken))
+	infos := make([]control.SecretInfo, 0, len(metas))
 	for _, m := range metas {
 		infos = append(infos, control.SecretInfo{Meta: m})
-	}
-	for _, t := range broken {
-		infos = append(infos, control.SecretInfo{Meta: control.Meta{Agent: t.Agent, Name: t.Name, Version: t.Version}, Broken: t.Error()})
 	}
 	if agent == "" {
 		return infos, nil
@@ -56,7 +53,7 @@ func (b *Broker) listSecrets(r *http.Request) ([]control.SecretInfo, error) {
 }
 
 func (b *Broker) nextVersion(r *http.Request) (control.NextVersion, error) {
-	last, _, err := b.store.Last(r.FormValue("agent"), r.FormValue("name"))
+	last, err := b.store.LastVersion(r.FormValue("agent"), r.FormValue("name"))
 	return control.NextVersion{Version: last + 1}, err
 }
 
@@ -65,9 +62,7 @@ func (b *Broker) nextVersion(r *http.Request) (control.NextVersion, error) {
 func (b *Broker) setSecrets(_ context.Context, sealed []control.SealedSecret) ([]control.SecretInfo, error) {
 	infos := make([]control.SecretInfo, 0, len(sealed))
 	for i := range sealed {
-		if err := b.checkSecret(&sealed[i]); errors.Is(err, store.ErrOldKey) {
-			return nil, &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("%s: %v", sealed[i].Meta.Name, err), Hint: "the broker has a new key; try again"}
-		} else if err != nil {
+		if err := b.checkSecret(&sealed[i]); err != nil {
 			return nil, &control.Error{Code: control.CodeInvalid, Message: fmt.Sprintf("%s: %v", sealed[i].Meta.Name, err)}
 		}
 		infos = append(infos, control.SecretInfo{Meta: sealed[i].Meta})
@@ -77,7 +72,10 @@ func (b *Broker) setSecrets(_ context.Context, sealed []control.SealedSecret) ([
 		return nil, &control.Error{Code: control.CodeConflict, Message: err.Error(), Hint: "somebody else set it at the same time; try again"}
 	}
 	if err != nil {
-		return nil, explain(err)
+		return nil, err
+	}
+	for _, s := range sealed {
+		b.record(&s.Meta, "secret_set")
 	}
 	return infos, nil
 }
@@ -89,7 +87,7 @@ func (b *Broker) checkSecret(s *control.SealedSecret) error {
 	if d := time.Since(s.Meta.Created); d < -time.Hour || d > time.Hour {
 		return fmt.Errorf("sealed at %v, which is not now; look at the clock", s.Meta.Created)
 	}
-	value, err := b.store.UnsealNew(s)
+	value, err := b.store.Key().Open(s.Sealed, control.AssociatedData(s.Meta, s.KeyID))
 	if err != nil {
 		return err
 	}
@@ -108,8 +106,9 @@ func (b *Broker) deleteSecret(r *http.Request) (control.SecretInfo, error) {
 		}
 	}
 	if err != nil {
-		return control.SecretInfo{}, explain(err)
+		return control.SecretInfo{}, err
 	}
+	b.record(&meta, "secret_deleted")
 	for _, s := range b.sessions(agent) {
 		if s.uses(name) {
 			s.revokeSecret(name)
@@ -123,5 +122,5 @@ func (b *Broker) trusted(r *http.Request) (control.TrustedFile, error) {
 	if errors.Is(err, store.ErrNotFound) {
 		return f, &control.Error{Code: control.CodeNotFound, Message: fmt.Sprintf("no file of agent %q is trusted", r.FormValue("agent")), Hint: "torno trust"}
 	}
-	return f, explain(err)
+	return f, err
 }

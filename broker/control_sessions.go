@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -36,6 +37,7 @@ func (b *Broker) trust(_ context.Context, f control.TrustedFile) (control.Truste
 	if err := b.store.PutTrusted(f); err != nil {
 		return f, err
 	}
+	b.record(&control.Meta{Agent: f.Agent, Name: f.SHA256}, "file_trusted")
 	return f, nil
 }
 
@@ -111,8 +113,10 @@ func checkWorkload(w *protocol.Workload) error {
 		return bad("no command")
 	case w.User != "" && w.User != protocol.UserAgent && w.User != protocol.UserRoot:
 		return bad(fmt.Sprintf("user %q is neither %s nor %s", w.User, protocol.UserAgent, protocol.UserRoot))
+	case w.Workspace != "" && (!filepath.IsAbs(w.Workspace) || filepath.Clean(w.Workspace) != w.Workspace):
+		return bad(fmt.Sprintf("workspace %q is not an absolute path", w.Workspace))
 	}
-	for _, s := range slices.Concat(w.Argv, w.Env, []string{w.Dir}) {
+	for _, s := range slices.Concat(w.Argv, w.Env, []string{w.Dir, w.Workspace}) {
 		if strings.ContainsRune(s, 0) {
 			return bad(fmt.Sprintf("%q holds a zero byte", s))
 		}
@@ -124,7 +128,7 @@ func checkWorkload(w *protocol.Workload) error {
 func (b *Broker) checkTrusted(agent string, file []byte) (control.TrustedFile, error) {
 	trusted, err := b.store.Trusted(agent)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return trusted, explain(err)
+		return trusted, err
 	}
 	sum := sha256.Sum256(file)
 	if err != nil || trusted.SHA256 != hex.EncodeToString(sum[:]) {

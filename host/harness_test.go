@@ -149,6 +149,7 @@ func (h *house) command(args ...string) *exec.Cmd {
 	cmd.Dir = h.work
 	cmd.Env = append(os.Environ(),
 		"TORNO_STATE="+filepath.Join(h.dir, "state"),
+		"TORNO_WORKSPACES="+filepath.Join(h.dir, "workspaces"),
 		"XDG_RUNTIME_DIR="+filepath.Join(h.dir, "rt"),
 	)
 	return cmd

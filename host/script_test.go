@@ -34,6 +34,7 @@ func TestScripts(t *testing.T) {
 			})
 			e.Setenv("PATH", bin+":/usr/local/bin:/usr/bin:/bin")
 			e.Setenv("TORNO_STATE", filepath.Join(runtime, "state")) // apart from what workloads are shown
+			e.Setenv("TORNO_WORKSPACES", filepath.Join(runtime, "workspaces"))
 			e.Setenv("XDG_RUNTIME_DIR", runtime)
 			// The workload's user must be able to enter the working directory.
 			for d := e.WorkDir; d != "/" && d != os.TempDir(); d = filepath.Dir(d) {

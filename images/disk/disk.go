@@ -145,28 +145,49 @@ var ErrNoMkfs = errors.New("mkfs.ext4 is not installed (apt-get install e2fsprog
 // Scratch returns an empty file system of size bytes that takes up next to nothing until it is written to,
 // and is gone when the file is closed.
 func Scratch(size int64) (*os.File, error) {
-	mkfs, err := exec.LookPath("mkfs.ext4")
-	if err != nil {
-		if mkfs = "/usr/sbin/mkfs.ext4"; !exists(mkfs) { // sbin is in few people's PATH
-			return nil, ErrNoMkfs
-		}
-	}
 	f, err := Temporary()
 	if err != nil {
 		return nil, err
 	}
-	if err := f.Truncate(size); err != nil {
+	if err := Format(f, size, false); err != nil {
 		f.Close()
 		return nil, err
 	}
-	cmd := exec.Command(mkfs, "-q", "-F", "-m", "0", "-O", "^has_journal", "-E", "lazy_itable_init=1,nodiscard,root_owner=0:0", "/proc/self/fd/3")
+	return f, nil
+}
+
+// minJournal is from how many bytes on a disk has room for a journal of journalSize MiB.
+const (
+	minJournal  = 512 << 20
+	journalSize = 16
+)
+
+// Format makes an empty file an empty file system of size bytes. With a journal it is whole after the
+// machine that has it mounted dies.
+func Format(f *os.File, size int64, journal bool) error {
+	mkfs, err := exec.LookPath("mkfs.ext4")
+	if err != nil {
+		if mkfs = "/usr/sbin/mkfs.ext4"; !exists(mkfs) { // sbin is in few people's PATH
+			return ErrNoMkfs
+		}
+	}
+	if err := f.Truncate(size); err != nil {
+		return err
+	}
+	args := []string{"-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0"}
+	switch {
+	case !journal:
+		args = append(args, "-O", "^has_journal")
+	case size >= minJournal:
+		args = append(args, "-J", fmt.Sprintf("size=%d", journalSize))
+	}
+	cmd := exec.Command(mkfs, append(args, "/proc/self/fd/3")...)
 	cmd.ExtraFiles = []*os.File{f}
 	cmd.Env = []string{"LC_ALL=C", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	if out, err := cmd.CombinedOutput(); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("making a scratch disk of %d bytes: %w: %s", size, err, strings.TrimSpace(string(out)))
+		return fmt.Errorf("making a scratch disk of %d bytes: %w: %s", size, err, strings.TrimSpace(string(out)))
 	}
-	return f, nil
+	return nil
 }
 
 func exists(path string) bool {

@@ -63,7 +63,6 @@ var statusOf = map[string]int{
 	control.CodeBusy:          http.StatusServiceUnavailable,
 	control.CodeMissingSecret: http.StatusUnprocessableEntity,
 	control.CodeUntrusted:     http.StatusForbidden,
-	control.CodeTampered:      http.StatusConflict,
 }
 
 // WriteError answers with err.

@@ -130,10 +130,13 @@ func Load(records Records, id string) (*Session, error) {
 // All reads every session on record, oldest first, and deletes those that ended longer than Retention
 // ago. Those that can be read are returned beside an error that names the others.
 func All(records Records) ([]*Session, error) {
-	ids, err := records.Sessions() // some, beside an error
+	ids, err := records.Sessions()
+	if err != nil {
+		return nil, err
+	}
 	slices.Sort(ids)
 	var all []*Session
-	errs := []error{err}
+	var errs []error
 	for _, id := range ids {
 		s, err := Load(records, id)
 		if err == nil && time.Since(s.end()) > Retention {

@@ -18,20 +18,17 @@ const signingName = "audit"
 // record as every other, encrypted under a key derived from the broker's own, so that who has the disk alone can sign
 // nothing. The error matches ErrTampered if it was edited.
 func (s *Store) SigningSeed() (secret.Value, error) {
-	const page = prefixSigning + signingName
-	seed, err := s.getBox(&s.signing, page, signingName, bucketSigning, signingName)
+	seed, err := s.get(bucketSigning, signingName)
 	if errors.Is(err, ErrNotFound) {
 		seed = make([]byte, SigningSeedSize)
 		_, _ = rand.Read(seed) // never fails
-		err = s.change(&s.signing, func(e *edit) ([]Change, error) {
-			return nil, e.putBox(page, signingName, bucketSigning, signingName, seed)
-		})
+		err = s.put(bucketSigning, signingName, seed)
 	}
 	if err == nil && len(seed) != SigningSeedSize {
 		err = fmt.Errorf("signing seed of %d bytes, want %d", len(seed), SigningSeedSize)
 	}
 	if err != nil {
-		return secret.Value{}, subject(err, "the audit's signing key")
+		return secret.Value{}, fmt.Errorf("the audit's signing key: %w", err)
 	}
 	return secret.New(seed), nil
 }

@@ -75,6 +75,11 @@ func (l *launch) guestRun(ctx context.Context, req control.SessionRequest, begin
 	}
 	defer os.RemoveAll(dir)
 	defer ln.Close()
+	published, err := listenPublished(l.publish)
+	if err != nil {
+		return protocol.Exit{}, err
+	}
+	defer closePublished(published)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s := start{dir, &l.console, prover}
@@ -94,13 +99,19 @@ func (l *launch) guestRun(ctx context.Context, req control.SessionRequest, begin
 	if prover != nil {
 		ended = func() { prover.last(ctx) }
 	}
-	exit, err := run.Serve(ctx, run.Config{
+	served := run.Config{
 		Listener: ln, Token: protocol.Token(req.RunToken), Peer: req.PeerUID,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Terminal: terminal, Signals: signals, Ended: ended, Log: l.log,
-	})
+		Published: published,
+	}
+	l.work.connect(&served)
+	exit, err := run.Serve(ctx, served)
 	if errors.Is(err, run.ErrForced) {
 		p.Kill()
 		<-p.Done()
+		if l.work != nil {
+			l.work.forced = true
+		}
 		return exit, nil
 	}
 	if errors.Is(err, run.ErrNoExit) {
@@ -133,6 +144,9 @@ func (l *launch) startNamespace(ctx context.Context, session control.SessionCrea
 		Guest: guest, Broker: filepath.Dir(strings.TrimPrefix(session.Broker, "unix://")), Run: s.dir,
 		Dir: dir, Mounts: l.mounts, Hidden: hidden, Home: home, IDs: ids, Log: s.console,
 		Args: []string{"-broker", "unix://" + namespace.BrokerDir + "/b", "-run", "unix://" + namespace.RunDir + "/" + runSocket},
+	}
+	if l.work != nil {
+		spec.Dir = "" // the guest has a copy
 	}
 	if l.debug {
 		spec.Args = append(spec.Args, "-debug")
@@ -215,7 +229,11 @@ func hiddenPaths() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []string{state, runtime}, nil
+	kept, err := keptPlace()
+	if err != nil {
+		return nil, err
+	}
+	return []string{state, runtime, kept}, nil
 }
 
 // A harmless writes to a terminal what a guest said: nothing of it steers the terminal.

@@ -37,9 +37,14 @@ type launch struct {
 	machine     machine
 	prove       bool
 	proofFile   string
+	workspace   string
+	acceptCode  bool
+	publish     []string
 	argv        []string
 	root        bool // what torno.toml wants the command to be
 	log         *slog.Logger
+
+	work *work // the workspace; nil: none
 }
 
 func newRunCommand() *cobra.Command {
@@ -57,7 +62,14 @@ setting and no change.
 
 It sees the image's programs (--image; torno image build), the working
 directory and what --mount-ro names, both read-only, and writes to a disk of
-its own that is gone afterwards. The VM needs no privilege: QEMU runs it by KVM
+its own that is gone afterwards. With --workspace it works in a copy of that
+directory instead, and what it changes there is copied back at the end, also if
+it crashes. What has changed here meanwhile stays, with the command's beside it;
+what this machine would execute by itself (git's hooks, editors' tasks, .envrc)
+is held in .torno-review. --publish leads a port of this machine's loopback
+address to a server inside.
+
+The VM needs no privilege: QEMU runs it by KVM
 where that works, and otherwise emulates it. --prove has all of its memory
 searched for the secrets.
 
@@ -70,11 +82,14 @@ on a terminal torno shows it and asks. Without one all of the agent's secrets
 are in use and nothing but the hosts that they are bound to can be reached.
 
 On a terminal the command gets one; ~. after Enter ends it. Otherwise the first
-^C is passed on and the second ends it at once.
+^C is passed on and the second ends it at once: with a workspace the command,
+which leaves a third for the copying back. Then "torno workspace recover" can
+still do that.
 
 Exit status: the command's own, 128+n if signal n ended it, 126 if it can't be
 executed, 127 if it isn't there, 125 if torno itself failed.`,
 		Example: `  torno run --agent my-agent -- python3 agent.py
+  torno run --agent my-agent --workspace . --publish 8080 -- claude
   torno run --agent my-agent --prove --memory 4G --cpus 2 -- bash
   torno run --agent my-agent --isolation namespace --mount-ro ~/tools -- bash`,
 		Args: cobra.ArbitraryArgs,
@@ -83,7 +98,7 @@ executed, 127 if it isn't there, 125 if torno itself failed.`,
 			if timed {
 				l.timings = &timings{began: time.Now()}
 			}
-			l.log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+			l.log = newRunLog(cmd)
 			return l.run(cmd)
 		},
 	}
@@ -96,6 +111,9 @@ executed, 127 if it isn't there, 125 if torno itself failed.`,
 	f.StringVar(&l.proofFile, "proof-file", "", "`file` for the results of --prove as JSON; implies it")
 	f.BoolVar(&l.trustConfig, "trust-config", false, "approve torno.toml as it stands now, without asking")
 	f.StringArrayVar(&l.mounts, "mount-ro", nil, "`directory` to show to the command, read-only, at its own path (repeat for more)")
+	f.StringVar(&l.workspace, "workspace", "", "`directory` to work in a copy of; what changes is copied back")
+	f.BoolVar(&l.acceptCode, "accept-host-code", false, "copy back what this machine would execute, too")
+	f.StringArrayVar(&l.publish, "publish", nil, "`port` of the command's that 127.0.0.1 leads to, or HOST:GUEST (repeat for more)")
 	f.StringVar(&l.guest, "guest", "", "torno-guest (default: beside torno, or in PATH)")
 	f.BoolVar(&timed, "timings", false, "print what the time until the command's first instruction went into")
 	f.BoolVar(&l.debug, "debug", false, "print what the guest logs")
@@ -105,7 +123,13 @@ executed, 127 if it isn't there, 125 if torno itself failed.`,
 	_ = cmd.RegisterFlagCompletionFunc("machine", cobra.FixedCompletions([]string{string(vmm.MicroVM), string(vmm.Q35)}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("isolation", cobra.FixedCompletions([]string{string(protocol.IsolationMicroVM), string(protocol.IsolationNamespace)}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.MarkFlagDirname("mount-ro")
+	_ = cmd.MarkFlagDirname("workspace")
+	_ = cmd.RegisterFlagCompletionFunc("publish", cobra.NoFileCompletions)
 	return cmd
+}
+
+func newRunLog(cmd *cobra.Command) *slog.Logger {
+	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
 // run is the command: whatever fails before the workload starts exits with 125, wrong usage with 2.
@@ -119,6 +143,11 @@ func (l *launch) run(cmd *cobra.Command) error {
 		return usageError{&hintError{fmt.Errorf("--isolation %q is unknown", l.isolation), "--isolation microvm or namespace"}}
 	case l.isolation != string(protocol.IsolationMicroVM) && (l.prove || l.proofFile != ""):
 		return usageError{&hintError{errors.New("--prove needs a machine with memory of its own"), "--isolation microvm"}}
+	case l.acceptCode && l.workspace == "":
+		return usageError{&hintError{errors.New("--accept-host-code says something of a workspace"), "--workspace DIR"}}
+	}
+	if err := checkPublish(l.publish); err != nil {
+		return err
 	}
 	exit, err := l.launch(cmd)
 	if errors.Is(err, context.Canceled) { // ^C before the workload could have it
@@ -151,9 +180,12 @@ func (l *launch) launch(cmd *cobra.Command) (protocol.Exit, error) {
 		return protocol.Exit{}, err
 	}
 	l.timings.over("broker")
-	dir, err := workingDir()
+	dir, err := l.directory()
 	if err != nil {
 		return protocol.Exit{}, err
+	}
+	if l.work != nil {
+		defer l.work.end()
 	}
 	req, terminal, err := l.request(cmd, c, dir)
 	if err != nil {
@@ -189,6 +221,13 @@ func (l *launch) launch(cmd *cobra.Command) (protocol.Exit, error) {
 		p = &prover{c: c, session: session.ID, file: l.proofFile}
 	}
 	exit, err := l.guestRun(ctx, req, begin, p, terminal, signals)
+	if l.work != nil {
+		lost := l.finish(ctx, cmd.ErrOrStderr(), signals)
+		if lost != nil && err == nil && exit.Error != "" { // both are to be said
+			err = errors.New(exit.Error)
+		}
+		err = errors.Join(err, lost)
+	}
 	if l.timings != nil {
 		err = errors.Join(err, l.timings.print(cmd.ErrOrStderr()))
 	}
@@ -212,6 +251,11 @@ func (l *launch) prepare(ctx context.Context, dir string) (*prepared, error) {
 		ids, err := namespace.FindIDs()
 		if err != nil {
 			return nil, err
+		}
+		if l.work != nil {
+			if err := l.work.checkMemory(); err != nil {
+				return nil, err
+			}
 		}
 		return &prepared{ids.Peer(), nil, func(ctx context.Context, session control.SessionCreated, s start) (sandbox, error) {
 			return l.startNamespace(ctx, session, dir, ids, s)
@@ -241,6 +285,9 @@ func (l *launch) request(cmd *cobra.Command, c *client, dir string) (control.Ses
 	var err error
 	if req.File, err = l.agentFile(cmd, c, dir); err != nil {
 		return req, nil, err
+	}
+	if l.work != nil {
+		req.Workload.Workspace = dir
 	}
 	var terminal *run.Terminal
 	if t, ok := run.OpenTerminal(os.Stdin); ok && isTerminal(os.Stdout) {

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -10,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"torno.internal/host/internal/config"
 	"torno.internal/protocol/control"
 )
 
@@ -27,8 +25,7 @@ func newSecretsListCommand() *cobra.Command {
 
 Without AGENT the secrets of all agents are listed. A secret that the agent's
 trusted file declares and that is not set is listed as missing. One that is too
-short for the guarantee is listed as weak, and one that was changed outside of
-torno as broken: it is refused until it is set anew or a backup is restored.`,
+short for the guarantee is listed as weak.`,
 		Example:           "  torno secrets list\n  torno secrets list my-agent --json",
 		ValidArgsFunction: completeAgents,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -63,11 +60,6 @@ func printSecrets(cmd *cobra.Command, infos []control.SecretInfo) error {
 	for _, i := range infos {
 		if i.Missing {
 			rows = append(rows, []string{i.Agent, i.Name, "-", "missing", "", ""})
-			continue
-		}
-		if i.Broken != "" {
-			rows = append(rows, []string{i.Agent, cmp.Or(i.Name, "*"), "-", "broken", "", ""})
-			fmt.Fprintln(cmd.ErrOrStderr(), "torno:", config.EscapeControl(i.Broken))
 			continue
 		}
 		rows = append(rows, []string{i.Agent, i.Name, strconv.Itoa(i.Version), kindOf(i.Meta), audienceOf(i.Meta), age(i.Created)})

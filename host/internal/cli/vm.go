@@ -91,6 +91,11 @@ func (l *launch) planVM(ctx context.Context, shown []string) (plan *vmPlan, err 
 	if err != nil {
 		return nil, err
 	}
+	if l.work != nil {
+		if err := l.work.checkRoom(max(size, p.spec.Memory/2), "the VM", "--disk 40G gives it more room"); err != nil {
+			return nil, err
+		}
+	}
 	place, err := rootfs.Place()
 	if err != nil {
 		return nil, err
@@ -160,6 +165,12 @@ func modulesOf(image string) string {
 	return dir
 }
 
+// Names of the disks that the guest finds.
+const (
+	rootDisk    = "torno-root"
+	scratchDisk = "torno-scratch"
+)
+
 // addDisks adds the root, what is written over it, and the directories that the command is shown.
 func (l *launch) addDisks(ctx context.Context, p *vmPlan, place string, size uint64, shown []string) error {
 	image, err := openImage(ctx, rootfs.Store{Dir: place}, l.machine.image)
@@ -170,15 +181,14 @@ func (l *launch) addDisks(ctx context.Context, p *vmPlan, place string, size uin
 	if err != nil {
 		return err
 	}
-	p.spec.Disks = append(p.spec.Disks, vmm.Disk{Name: "torno-root", File: root, ReadOnly: true})
+	p.spec.Disks = append(p.spec.Disks, vmm.Disk{Name: rootDisk, File: root, ReadOnly: true})
 	p.spec.Words = append(p.spec.Words, "torno.root")
 	if size > 0 {
-		scratch, err := disk.Scratch(int64(size))
+		scratch, err := l.scratch(p, size)
 		if err != nil {
 			return &hintError{err, "--disk 0 keeps what is written in memory"}
 		}
-		p.files = append(p.files, scratch)
-		p.spec.Disks = append(p.spec.Disks, vmm.Disk{Name: "torno-scratch", File: scratch})
+		p.spec.Disks = append(p.spec.Disks, vmm.Disk{Name: scratchDisk, File: scratch})
 		p.spec.Words = append(p.spec.Words, "torno.scratch")
 	}
 	for i, dir := range shown {
@@ -200,6 +210,22 @@ func (l *launch) addDisks(ctx context.Context, p *vmPlan, place string, size uin
 		p.spec.Disks = append(p.spec.Disks, vmm.Disk{Name: "torno-dir" + strconv.Itoa(i), File: readOnly, ReadOnly: true})
 	}
 	return nil
+}
+
+// scratch returns what the command writes to. With a workspace it is kept until that has come back.
+func (l *launch) scratch(p *vmPlan, size uint64) (*os.File, error) {
+	if l.work != nil {
+		var err error
+		if l.work.kept, err = newKept(int64(size)); err != nil {
+			return nil, err
+		}
+		return l.work.kept.disk, nil
+	}
+	f, err := disk.Scratch(int64(size))
+	if err == nil {
+		p.files = append(p.files, f)
+	}
+	return f, err
 }
 
 // openImage opens an image. The base image is built if it is not there.
@@ -229,7 +255,7 @@ func ensureImages(ctx context.Context) error {
 }
 
 // initrd returns the initial file system: the guest as init, the drivers, and where directories go.
-func (l *launch) initrd(k *kernel.Kernel, shown []string) ([]byte, error) {
+func (l *launch) initrd(k *kernel.Kernel, shown []string, more ...initramfs.File) ([]byte, error) {
 	path, err := l.findGuest()
 	if err != nil {
 		return nil, err
@@ -255,6 +281,7 @@ func (l *launch) initrd(k *kernel.Kernel, shown []string) ([]byte, error) {
 		{Name: "torno", Mode: initramfs.Directory | 0o700},
 		{Name: "torno/directories", Mode: initramfs.Regular | 0o600, Data: []byte(strings.Join(shown, "\x00"))},
 	}
+	files = append(files, more...)
 	var list strings.Builder
 	for i, m := range modules {
 		list.WriteString(m.File + "\n")
@@ -285,8 +312,10 @@ var errSilent = errors.New("the guest did not say hello")
 // startVM starts the VM. Its ports lead to the session's socket and to that of the run channel.
 func startVM(ctx context.Context, p *vmPlan, session control.SessionCreated, s start) (sandbox, error) {
 	sockets := map[uint32]string{
-		protocol.BrokerPort: strings.TrimPrefix(session.Broker, "unix://"),
-		protocol.RunPort:    filepath.Join(s.dir, runSocket),
+		protocol.RunPort: filepath.Join(s.dir, runSocket),
+	}
+	if session.Broker != "" {
+		sockets[protocol.BrokerPort] = strings.TrimPrefix(session.Broker, "unix://")
 	}
 	p.spec.Console = s.console
 	var late *time.Timer // of a guest that never calls
@@ -326,6 +355,9 @@ func (l *launch) shownDirectories(dir string) ([]string, error) {
 	hidden, err := hiddenPaths()
 	if err != nil {
 		return nil, err
+	}
+	if l.work != nil {
+		dir = "" // the guest has a copy
 	}
 	home, _ := os.UserHomeDir() // who has none shows none
 	return namespace.Spec{Dir: dir, Mounts: l.mounts, Hidden: hidden, Home: home}.Visible()

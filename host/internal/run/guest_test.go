@@ -90,6 +90,21 @@ func (q *request) finish() (int, error) {
 	return head.Status, err
 }
 
+// refused sends a request without content in one piece, and returns the status that it is refused with.
+func (g *fakeGuest) refused(method, path string) (int, error) {
+	g.t.Helper()
+	q, err := g.dial(protocol.Preface{Version: protocol.Version, Kind: protocol.KindRun, Token: g.token})
+	if err != nil {
+		return 0, err
+	}
+	defer q.Close()
+	head := protocol.Request{Method: method, Scheme: protocol.Scheme, Authority: protocol.RunAuthority, Path: path}
+	if err := q.w.WriteRequest(&head); err != nil {
+		return 0, err
+	}
+	return q.finish()
+}
+
 // send writes content at once.
 func (q *request) send(b []byte) error {
 	if _, err := q.w.Write(b); err != nil {

@@ -5,6 +5,7 @@ package run
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -16,7 +17,7 @@ import (
 
 // Limits of one run.
 const (
-	maxStreams = 16               // connections at once; a run needs five
+	maxStreams = 16               // connections at once, beside those of published ports; a run needs five
 	maxExit    = 64 << 10         // bytes of JSON
 	copyBuffer = 32 << 10         // bytes
 	intGrace   = 10 * time.Second // from the first interrupt to TERM
@@ -39,8 +40,14 @@ type Config struct {
 	Stderr   *os.File         // and errors
 	Terminal *Terminal        // nil: no terminal. Made raw when the workload starts
 	Signals  <-chan os.Signal // what the person does to us: those in Signals
+	Started  func()           // called once the workload is about to run; may be nil
 	Ended    func()           // called once the guest has told how the workload ended, while it waits for the answer; may be nil
 	Log      *slog.Logger
+
+	SendWorkspace    func(io.Writer) error // writes what goes in; nil: no workspace
+	ReceiveWorkspace func(io.Reader) error // and takes what comes back; an error refuses it
+	Published        []Published
+	Say              func(line string) // tells the person what happens; may be nil
 }
 
 // Serve serves the run channel until the workload has ended and all that it wrote is written, and
@@ -56,24 +63,28 @@ func Serve(ctx context.Context, c Config) (protocol.Exit, error) {
 	}
 	s := &server{
 		Config: c, ctx: ctx, over: over, taken: map[string]bool{}, conns: map[net.Conn]bool{},
-		events: make(chan protocol.RunEvent, 64), exited: make(chan protocol.Exit, 1), forced: make(chan protocol.Exit, 1),
+		clients: newClients(), events: make(chan protocol.RunEvent, 64), exited: make(chan protocol.Exit, 1), forced: make(chan protocol.Exit, 1),
 	}
 	defer s.restore()
 	defer s.end(cancel)
 	s.spawn(s.accept)
+	for _, p := range c.Published {
+		s.spawn(func() { s.publish(p) })
+	}
 	return s.wait()
 }
 
 // A server serves one run.
 type server struct {
 	Config
-	ctx    context.Context // of this call of Serve
-	over   *alarm          // ends what waits for standard streams
-	events chan protocol.RunEvent
-	exited chan protocol.Exit // what the guest said
-	forced chan protocol.Exit // what the person typed
-	all    sync.WaitGroup
-	output sync.WaitGroup // handlers of standard output and error
+	ctx     context.Context // of this call of Serve
+	over    *alarm          // ends what waits for standard streams
+	clients *clients
+	events  chan protocol.RunEvent
+	exited  chan protocol.Exit // what the guest said
+	forced  chan protocol.Exit // what the person typed
+	all     sync.WaitGroup
+	output  sync.WaitGroup // handlers of standard output and error
 
 	mu      sync.Mutex
 	taken   map[string]bool // requests that come once
@@ -81,6 +92,7 @@ type server struct {
 	told    bool // how the run ended; no further output begins
 	ended   bool // no further connection
 	started bool // the workload is about to run
+	back    bool // the workload has ended, and the workspace comes back
 }
 
 // wait handles signals until the run is over.
@@ -129,6 +141,10 @@ func (s *server) finishOutput() {
 func (s *server) end(cancel context.CancelFunc) {
 	cancel()
 	s.Listener.Close()
+	for _, p := range s.Published {
+		p.Listener.Close()
+	}
+	s.clients.resetAll()
 	s.over.ring()
 	s.mu.Lock()
 	s.ended = true
@@ -186,7 +202,7 @@ func (s *server) accept() {
 func (s *server) add(c net.Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ended || len(s.conns) >= maxStreams {
+	if s.ended || len(s.conns) >= maxStreams+protocol.MaxPublished*min(1, len(s.Published)) {
 		return false
 	}
 	s.conns[c] = true

@@ -16,8 +16,8 @@ var Signals = []os.Signal{
 
 // A handler turns signals into events.
 type handler struct {
-	ending bool             // the person wants the end
-	late   <-chan time.Time // when the workload has had its chance
+	times int              // how often the person has asked for the end
+	late  <-chan time.Time // when the workload has had its chance
 }
 
 // handle acts on one signal; now is true if it ends the run at once. With a terminal ^C is a byte of
@@ -36,10 +36,15 @@ func (h *handler) handle(s *server, sig os.Signal) (exit protocol.Exit, now bool
 	case unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2:
 		s.send(protocol.RunEvent{Type: protocol.RunSignal, Signal: name})
 	case unix.SIGINT, unix.SIGTERM, unix.SIGHUP:
-		if h.ending || !s.isStarted() {
+		h.times++
+		switch enough := s.enough(); {
+		case !s.isStarted(), h.times >= enough:
 			return protocol.Exit{Code: protocol.ExitSignalBase + int(n), Signal: name}, true
+		case h.times == enough-1 && enough > 2, s.isBack():
+			h.times, h.late = enough-1, nil
+			s.giveUp()
+			return protocol.Exit{}, false
 		}
-		h.ending = true
 		if n == unix.SIGTERM {
 			s.send(protocol.RunEvent{Type: protocol.RunStop})
 			break
@@ -48,6 +53,15 @@ func (h *handler) handle(s *server, sig os.Signal) (exit protocol.Exit, now bool
 		h.late = time.After(intGrace)
 	}
 	return protocol.Exit{}, false
+}
+
+// enough is which time of asking ends the run at once. With a workspace the time before it ends the
+// workload at once, and what that has written is not lost.
+func (s *server) enough() int {
+	if s.SendWorkspace != nil {
+		return 3
+	}
+	return 2
 }
 
 // resize tells the guest the terminal's size.

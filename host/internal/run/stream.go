@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,6 +30,9 @@ var routes = map[string]route{
 	protocol.PathStdout:    {"POST", func(s *server, st *stream) error { return s.copyOut(st, s.Stdout) }},
 	protocol.PathStderr:    {"POST", func(s *server, st *stream) error { return s.copyOut(st, s.Stderr) }},
 	protocol.PathExit:      {"POST", (*server).exit},
+
+	protocol.PathWorkspaceIn:  {"GET", (*server).sendWorkspace},
+	protocol.PathWorkspaceOut: {"POST", (*server).receiveWorkspace},
 }
 
 // A stream is one connection, between exchanges or in one.
@@ -100,6 +104,10 @@ func (s *server) preface(c net.Conn) error {
 // exchange serves one request. Each comes once in a run: two readers of one input would each get half.
 func (s *server) exchange(st *stream, req *protocol.Request) error {
 	rt, known := routes[req.Path]
+	published := strings.HasPrefix(req.Path, protocol.PathPublished)
+	if published {
+		rt, known = route{"POST", func(s *server, st *stream) error { return s.published(st, req.Path) }}, true
+	}
 	status := 0
 	switch {
 	case req.Scheme != protocol.Scheme || req.Authority != protocol.RunAuthority:
@@ -108,11 +116,11 @@ func (s *server) exchange(st *stream, req *protocol.Request) error {
 		status = 404
 	case req.Method != rt.method:
 		status = 405
-	case !s.take(req.Path):
+	case !published && !s.take(req.Path):
 		status = 409
 	}
 	if status != 0 {
-		_ = st.answer(status, nil)
+		_ = st.answer(status)
 		return fmt.Errorf("%s refused with status %d", req.Method, status)
 	}
 	if rt.method == "GET" {
@@ -135,12 +143,9 @@ func (st *stream) drain() error {
 	return st.r.ReadTrailer(&trailer)
 }
 
-// answer sends a whole response.
-func (st *stream) answer(status int, body []byte) error {
+// answer sends a whole response, without content.
+func (st *stream) answer(status int) error {
 	if err := st.w.WriteResponse(&protocol.Response{Status: status}); err != nil {
-		return err
-	}
-	if _, err := st.w.Write(body); err != nil {
 		return err
 	}
 	return st.w.Close(nil)
@@ -160,16 +165,19 @@ func (s *server) stdin(st *stream) error {
 	s.mu.Lock()
 	s.started = true
 	s.mu.Unlock()
-	if err := st.head(); err != nil {
-		return err
+	if s.Started != nil {
+		s.Started()
 	}
 	in := input{file: s.Stdin, over: s.over}
 	read := in.Read
 	if s.Terminal != nil {
-		if err := s.Terminal.Raw(); err != nil {
+		if err := s.Terminal.Raw(); err != nil { // before the guest knows that it gets keys
 			return err
 		}
 		read = (&escape{from: in, stop: s.escaped}).Read
+	}
+	if err := st.head(); err != nil {
+		return err
 	}
 	buf := make([]byte, copyBuffer)
 	for {
@@ -191,8 +199,13 @@ func (s *server) stdin(st *stream) error {
 	}
 }
 
-// escaped ends the run at once, as the person asked for.
+// escaped ends the run at once, as the person asked for, or with a workspace the workload.
 func (s *server) escaped() {
+	if s.SendWorkspace != nil {
+		s.restore()
+		s.giveUp()
+		return
+	}
 	tell(s.forced, protocol.Exit{Code: protocol.ExitSignalBase + int(unix.SIGKILL), Signal: "KILL"})
 }
 
@@ -224,7 +237,7 @@ func (s *server) copyOut(st *stream, to *os.File) error {
 	if err := st.r.ReadTrailer(&trailer); err != nil {
 		return err
 	}
-	return st.answer(200, nil)
+	return st.answer(200)
 }
 
 // sendEvents sends what the person does, one JSON a line, until the run is over.
@@ -277,7 +290,7 @@ func (s *server) exit(st *stream) error {
 	if s.Ended != nil {
 		s.Ended()
 	}
-	err = st.answer(200, nil)
+	err = st.answer(200)
 	tell(s.exited, exit)
 	return err
 }
