@@ -167,7 +167,7 @@ turns; inside a session the load generator pays for its system call filter and n
 as torno's time. Memory is PSS: broker and guest. Idle connections: %d of nginx, %d of RP, %d of torno, on fresh processes.
 The audit's share is that of its stacks in CPU profiles of broker and guest under 32 connections (samples
 below package audit, hashing and writing included, of all samples of both). Scrubbing is go test -bench of
-package redact on one core, with all windows of 40 secrets. A proof searches for all windows of 50; its time is
+package redact on one core, by CPU time, with all windows of 40 secrets. A proof searches for all windows of 50; its time is
 the processor's, with all pages present. The vsock device serves a driver in the same process, without a VM.
 `
 

@@ -109,14 +109,14 @@ func TestParseSamples(t *testing.T) {
 
 func TestGoBenches(t *testing.T) {
 	figures := parseFigures(`goos: linux
-BenchmarkScrub/R=12/json-2         	     426	    583685 ns/op	1796.47 MB/s
+BenchmarkScrub/R=12/json-2         	     426	    583685 ns/op	1796.47 MB/s	         3.196 GB/cpu-s
 BenchmarkSearch/zero               	       3	  15455209 ns/op	17368.61 MB/s	         0.06182 cpu-s/GiB
 BenchmarkConnect/unix-2            	   11866	     20000 ns/op
 BenchmarkConnect/vsock-2           	    4731	     60000 ns/op
 PASS
 `)
 	want := map[string]float64{
-		"Scrub/R=12/json ns/op": 583685, "Scrub/R=12/json MB/s": 1796.47,
+		"Scrub/R=12/json ns/op": 583685, "Scrub/R=12/json MB/s": 1796.47, "Scrub/R=12/json GB/cpu-s": 3.196,
 		"Search/zero ns/op": 15455209, "Search/zero MB/s": 17368.61, "Search/zero cpu-s/GiB": 0.06182,
 		"Connect/unix ns/op": 20000, "Connect/vsock ns/op": 60000,
 	}
@@ -133,7 +133,7 @@ PASS
 			continue
 		}
 		want, ok := map[string]float64{
-			"Scrub/R=12/json MB/s": 1.79647, "Search/zero cpu-s/GiB": 0.06182, "Connect/vsock ns/op": 60,
+			"Scrub/R=12/json GB/cpu-s": 3.196, "Search/zero cpu-s/GiB": 0.06182, "Connect/vsock ns/op": 60,
 			"Connect/vsock ns/op / Connect/unix ns/op": 3,
 		}[w.Key]
 		if got := w.Values[nameTorno]; !ok || got < want*0.999 || got > want*1.001 {

@@ -27,6 +27,7 @@ type Matcher struct {
 	escapes  []hunter
 	wanted   [256]bool // bytes of the streams: escapes of others are no part of a run
 	spelled  [256]bool // bytes that a run may consist of, escapes and all
+	ascii    bool      // they are all ASCII
 	weak     [][]byte  // whole values, masked as JSON strings and as whole fields alone
 	mask     byte
 }
@@ -125,6 +126,7 @@ func (m *Matcher) compile() {
 			m.spell(lettersDigits + e.Escape.alphabet)
 		}
 	}
+	m.ascii = !slices.Contains(m.spelled[0x80:], true)
 	m.texts = append(grow(m.texts, pad), make([]byte, pad)...)
 	all := make([]entry, 0, len(m.texts))
 	for i, s := range m.streams {

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"html"
+	"math/rand/v2"
 	"net/url"
 	"slices"
 	"strings"
@@ -220,6 +221,35 @@ func TestWidths(t *testing.T) {
 				if len(s) < e.Width(r) {
 					t.Errorf("%s: %d bytes for a run of %d, want %d", e.Name, len(s), r, e.Width(r))
 				}
+			}
+		}
+	}
+}
+
+// TestEscapesInBinary hides runs with escapes, as short and as long as they can be spelled, in content that is no text,
+// at every place around the borders of its blocks.
+func TestEscapesInBinary(t *testing.T) {
+	m := NewMatcher([]Secret{newSecret(token)})
+	noise := make([]byte, 3*blockSize)
+	rnd := rand.New(rand.NewPCG(7, 8))
+	for i := range noise {
+		noise[i] = 0x80 + byte(rnd.IntN(0x80))
+		if i%5 == 0 {
+			noise[i] = `%\&`[rnd.IntN(3)] // marks alone make no text
+		}
+	}
+	if from, to, _ := m.stretch(noise, 0); from != to {
+		t.Fatalf("[%d, %d) of the noise is taken for text", from, to)
+	}
+	runs := []string{strings.Replace(token[:12], "/", `\/`, 1), every(token[:12], "&#x00000%x;"), every(token[:12], "%%%02x")}
+	for _, run := range runs {
+		for at := range 2*blockSize + 100 {
+			if at > 100 && at%blockSize > 100 && at%blockSize < blockSize-200 {
+				continue
+			}
+			out := append(append(append([]byte(nil), noise[:at]...), run...), noise[at:]...)
+			if n := m.Scanner().Mask(out); n != 1 || !bytes.Equal(out[at:at+len(run)], bytes.Repeat([]byte{m.mask}, len(run))) {
+				t.Fatalf("%q at %d: %d runs, %q", run, at, n, out[at:at+len(run)])
 			}
 		}
 	}

@@ -81,17 +81,23 @@ func (u *undone) fill(h *hunter, b []byte, from, end, margin int) (behind, newEn
 // scanEscaped appends to found the runs in b that hold at least one escape. odd means that an odd number of
 // backslashes stands before b.
 func (s *Scanner) scanEscaped(found []span, b []byte, odd bool) []span {
-	for k := range s.m.escapes {
-		h := &s.m.escapes[k]
-		start := 0
-		if odd && h.mark == jsonEscape.mark {
-			start = 1
+	for done := 0; done < len(b); {
+		var from, to int
+		if from, to, done = s.m.stretch(b, done); from == to {
+			break
 		}
-		for at := start; ; {
-			if at = h.next(b, at); at >= len(b) {
-				break
+		for k := range s.m.escapes {
+			h := &s.m.escapes[k]
+			start := 0
+			if odd && h.mark == jsonEscape.mark {
+				start = 1
 			}
-			found, at = s.scanUndone(found, h, b, start, at)
+			for at := max(start, from); ; {
+				if at = h.next(b[:to], at); at >= to {
+					break
+				}
+				found, at = s.scanUndone(found, h, b, start, at)
+			}
 		}
 	}
 	return found
