@@ -38,7 +38,8 @@ type Workspace struct {
 	dir   string
 	root  *os.Root
 	plan  []string // what is there to send, in the order of workspace.Compare
-	total int64    // bytes of files
+	total int64    // bytes of files when it was opened
+	names int      // and how many names there were
 	went  []Went   // what was sent, in that order
 	left  []Note   // what was not
 
@@ -96,7 +97,7 @@ func (w *Workspace) Dir() string { return w.dir }
 
 // Size returns how many bytes its files had when it was opened, and how many files, directories and links
 // there were.
-func (w *Workspace) Size() (bytes int64, names int) { return w.total, len(w.plan) }
+func (w *Workspace) Size() (bytes int64, names int) { return w.total, w.names }
 
 // Progress returns how many bytes of files Send or Receive has dealt with.
 func (w *Workspace) Progress() int64 { return w.counter.n.Load() }
@@ -136,6 +137,7 @@ func (w *Workspace) scan(dir *os.Root, prefix string, limits *workspace.Limits) 
 			continue // gone meanwhile
 		}
 		w.plan = append(w.plan, name)
+		w.names++
 		e := workspace.Entry{Name: name}
 		if info.Mode().IsRegular() {
 			e.Size = info.Size()
