@@ -40,8 +40,8 @@ func (u *undone) fill(h *hunter, b []byte, from, end, margin int) (behind, newEn
 				n, from = n+1, from+1
 				continue
 			}
-			w := binary.LittleEndian.Uint64(b[from:])
-			binary.LittleEndian.PutUint64(room[n:], w)
+			w := binary.LittleEndian.Uint64(b[from : from+8])
+			binary.LittleEndian.PutUint64(room[n:n+8], w)
 			x := w ^ h.marks
 			if x = (x - ones) &^ x & highs; x == 0 {
 				n, from = n+8, from+8 // guessed right most often, so that the next eight need not wait
@@ -52,15 +52,19 @@ func (u *undone) fill(h *hunter, b []byte, from, end, margin int) (behind, newEn
 		}
 		var c byte
 		var length int
-		switch h.mark { // calls that are inlined, not of h.at
-		case '%':
-			c, length = percentAt(b[from:])
-		case '\\':
-			c, length = jsonAt(b[from:])
-		default:
-			if c, length = htmlTwo(b[from:]); length == 0 {
-				c, length = htmlAt(b[from:])
+		if from+8 <= len(b) {
+			w := b[from : from+8 : from+8]
+			switch h.mark { // calls that are inlined, and know how long w is
+			case '%':
+				c, length = percentAt(w)
+			case '\\':
+				c, length = jsonAt(w)
+			default:
+				c, length = htmlTwo(w)
 			}
+		}
+		if length == 0 { // a longer one, or none
+			c, length = h.at(b[from:])
 		}
 		if length == 0 {
 			room[n] = h.mark
