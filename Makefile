@@ -11,7 +11,7 @@ FUZZTIME    ?= 10s
 CACHE       := $(CURDIR)/.cache
 GOLANGCI     = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.7.2
 
-.PHONY: help build demo images test test-vm test-clients bench fuzz lint race notice clean deps client-deps
+.PHONY: help build demo images test test-vm test-clients test-docker bench fuzz lint race notice clean deps client-deps
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ test-vm: client-deps images ## boot real VMs: missions, attacks from inside, the
 
 test-clients: client-deps build ## run the real clients alone (curl, git, Python, Node, claude)
 	$(GO) test -count=1 -timeout 15m -run 'TestClient' -v ./host
+
+test-docker: images ## run dockerd in a VM (builds an image of 600 MB; takes minutes)
+	bin/torno image build --if-missing --name docker --include docker.io --include iptables
+	TORNO_DOCKER=1 $(GO) test -count=1 -timeout 15m -run 'TestVMRootDocker' -v ./host
 
 fuzz: ## fuzz every decoder for FUZZTIME each (default 10s)
 	@.ci/fuzz $(FUZZTIME)

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"strconv"
 	"strings"
 
@@ -49,6 +50,43 @@ func Files(r io.Reader, f func(h *tar.Header, content io.Reader) error) error {
 	}
 }
 
+// maxControl bounds a control file, in bytes.
+const maxControl = 1 << 20
+
+// Control returns the package's control file (deb-control(5)), without empty lines at its end.
+func Control(r io.Reader) (string, error) {
+	b := bufio.NewReaderSize(r, 1<<16)
+	if err := expect(b, magic); err != nil {
+		return "", err
+	}
+	for {
+		name, size, err := member(b)
+		if err != nil {
+			return "", err
+		}
+		suffix, ok := strings.CutPrefix(name, "control.tar")
+		if !ok {
+			if _, err := io.CopyN(io.Discard, b, size+size&1); err != nil {
+				return "", fmt.Errorf("%w: member %q: %w", ErrFormat, name, err)
+			}
+			continue
+		}
+		control := ""
+		err = files(suffix, io.LimitReader(b, size), func(h *tar.Header, content io.Reader) error {
+			if path.Clean(h.Name) != "control" {
+				return nil
+			}
+			text, err := io.ReadAll(io.LimitReader(content, maxControl))
+			control = strings.TrimRight(string(text), "\n")
+			return err
+		})
+		if err == nil && (control == "" || strings.Contains(control, "\n\n")) {
+			err = fmt.Errorf("%w: no control file", ErrFormat)
+		}
+		return control, err
+	}
+}
+
 func expect(r io.Reader, want string) error {
 	got := make([]byte, len(want))
 	if _, err := io.ReadFull(r, got); err != nil || string(got) != want {
@@ -74,7 +112,7 @@ func member(r io.Reader) (name string, size int64, err error) {
 func files(suffix string, r io.Reader, f func(h *tar.Header, content io.Reader) error) error {
 	decompressed, err := decompress(suffix, r)
 	if err != nil {
-		return fmt.Errorf("%w: data.tar%s: %w", ErrFormat, suffix, err)
+		return fmt.Errorf("%w: .tar%s: %w", ErrFormat, suffix, err)
 	}
 	t := tar.NewReader(decompressed)
 	for {
@@ -83,7 +121,7 @@ func files(suffix string, r io.Reader, f func(h *tar.Header, content io.Reader) 
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("%w: data.tar%s: %w", ErrFormat, suffix, err)
+			return fmt.Errorf("%w: .tar%s: %w", ErrFormat, suffix, err)
 		}
 		if err := f(h, t); err != nil {
 			return err

@@ -128,15 +128,28 @@ func (zeros) Read(p []byte) (int, error) {
 
 // Temporary opens a file without a name, which is gone when it is closed.
 func Temporary() (*os.File, error) {
-	dir := "/var/tmp" // on disk, where /tmp may be memory
-	if t := os.Getenv("TMPDIR"); t != "" {
-		dir = t
-	}
-	f, err := os.CreateTemp(dir, "torno-disk-*")
+	f, err := os.CreateTemp(temporary(), "torno-disk-*")
 	if err != nil {
 		return nil, err
 	}
 	return f, os.Remove(f.Name())
+}
+
+// temporary returns where what is large is put for a while: on disk, where /tmp may be memory.
+func temporary() string {
+	if dir := os.Getenv("TMPDIR"); dir != "" {
+		return dir
+	}
+	return "/var/tmp"
+}
+
+// TemporaryDirectory makes a directory that everybody may read, and the caller removes.
+func TemporaryDirectory() (string, error) {
+	dir, err := os.MkdirTemp(temporary(), "torno-*")
+	if err != nil {
+		return "", err
+	}
+	return dir, os.Chmod(dir, 0o755)
 }
 
 // ErrNoMkfs means that mkfs.ext4 is not installed.

@@ -79,7 +79,7 @@ func (a *rootArchive) add(name string) error {
 		Name: name, Mode: int64(stat.Mode & 0o7777), Uid: a.id(stat.Uid), Gid: a.id(stat.Gid),
 		ModTime: info.ModTime().Truncate(time.Second), Format: tar.FormatPAX,
 	}
-	if id := (inode{uint64(stat.Dev), stat.Ino}); stat.Nlink > 1 && !info.IsDir() {
+	if id := (inode{stat.Dev, stat.Ino}); stat.Nlink > 1 && !info.IsDir() {
 		if first, ok := a.seen[id]; ok {
 			h.Typeflag, h.Linkname = tar.TypeLink, first
 			return a.WriteHeader(h)
@@ -94,10 +94,11 @@ func (a *rootArchive) add(name string) error {
 		if h.Linkname, err = a.root.Readlink(name); err != nil {
 			return err
 		}
-	case unix.S_IFCHR:
-		h.Typeflag, h.Devmajor, h.Devminor = tar.TypeChar, int64(unix.Major(uint64(stat.Rdev))), int64(unix.Minor(uint64(stat.Rdev)))
-	case unix.S_IFBLK:
-		h.Typeflag, h.Devmajor, h.Devminor = tar.TypeBlock, int64(unix.Major(uint64(stat.Rdev))), int64(unix.Minor(uint64(stat.Rdev)))
+	case unix.S_IFCHR, unix.S_IFBLK:
+		h.Typeflag, h.Devmajor, h.Devminor = tar.TypeChar, int64(unix.Major(stat.Rdev)), int64(unix.Minor(stat.Rdev))
+		if stat.Mode&unix.S_IFMT == unix.S_IFBLK {
+			h.Typeflag = tar.TypeBlock
+		}
 	case unix.S_IFIFO:
 		h.Typeflag = tar.TypeFifo
 	case unix.S_IFREG:

@@ -10,7 +10,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
+
+	"torno.internal/images/apt"
+	"torno.internal/images/hold"
 )
 
 // A Pin names a package to the byte.
@@ -37,28 +41,23 @@ func Pinned() (Pin, bool) {
 }
 
 // Fetch gets the kernel from Debian by apt, which checks signatures, and installs it: the pinned one, or
-// the newest if that has left the mirrors; say is told which, and what takes time.
-func (s Store) Fetch(ctx context.Context, say func(string)) (*Kernel, error) {
-	if _, err := exec.LookPath("apt-get"); err != nil {
-		return nil, &Error{errors.New("no kernel, and no apt to get Debian's with"), "torno run --kernel FILE takes a Debian package linux-image-cloud-*.deb, a bzImage or a vmlinux"}
-	}
-	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
-		return nil, err
-	}
-	dir, err := os.MkdirTemp(s.Dir, ".get-")
+// the newest if that has left the mirrors. Say is told which, and who is waited for, report how far it is. Of those
+// who fetch at the same time one does, and the others get what it got.
+func (s Store) Fetch(ctx context.Context, say func(string), report apt.Report) (*Kernel, error) {
+	release, err := hold.Take(ctx, filepath.Join(s.Dir, ".lock"), "getting the kernel", say)
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
-	pin, ok := Pinned()
-	if ok {
+	defer release()
+	if k, err := s.Open(""); err == nil {
+		return k, nil
+	}
+	a := apt.Apt{Dir: filepath.Join(s.Dir, ".packages")}
+	if pin, ok := Pinned(); ok {
 		say("getting the kernel " + pin.Package + " " + pin.Version)
-		file, err := download(ctx, dir, pin.Package+"="+pin.Version)
-		if err == nil {
-			return s.installPinned(file, pin)
-		}
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
+		k, err := s.get(ctx, a, pin.Package+"="+pin.Version, pin.SHA256, report)
+		if !errors.Is(err, apt.ErrGone) {
+			return k, err
 		}
 	}
 	name, err := newest(ctx)
@@ -66,34 +65,34 @@ func (s Store) Fetch(ctx context.Context, say func(string)) (*Kernel, error) {
 		return nil, err
 	}
 	say("getting the kernel " + name + ": the pinned one is not to be had")
-	file, err := download(ctx, dir, name)
+	return s.get(ctx, a, name, "", report)
+}
+
+// get gets one package, by name and perhaps version, and installs the kernel in it. The digest is the one that is
+// pinned; empty: what apt says.
+func (s Store) get(ctx context.Context, a apt.Apt, name, digest string, report apt.Report) (*Kernel, error) {
+	all, err := a.Resolve(ctx, name)
+	if errors.Is(err, apt.ErrMissing) {
+		return nil, &Error{errors.New("no kernel, and no apt to get Debian's with"), "torno run --kernel FILE takes a Debian package linux-image-cloud-*.deb, a bzImage or a vmlinux"}
+	}
 	if err != nil {
-		return nil, err
+		return nil, &Error{err, "apt-get update, then again"}
 	}
-	return s.InstallPackage(file, strings.TrimSuffix(filepath.Base(file), ".deb"))
-}
-
-func (s Store) installPinned(file string, pin Pin) (*Kernel, error) {
-	k, err := s.InstallPackage(file, pin.Package+" "+pin.Version)
-	if err == nil && k.SHA256 != pin.SHA256 {
-		_ = os.RemoveAll(k.dir)
-		return nil, fmt.Errorf("package %s %s has SHA-256 %s, want %s", pin.Package, pin.Version, k.SHA256, pin.SHA256)
+	base, _, _ := strings.Cut(name, "=")
+	i := slices.IndexFunc(all, func(p apt.Package) bool { return p.Name == base })
+	if i < 0 {
+		return nil, fmt.Errorf("apt knows what %q needs, and not itself", name)
 	}
-	return k, err
-}
-
-// download gets one package into dir.
-func download(ctx context.Context, dir, name string) (string, error) {
-	cmd := exec.CommandContext(ctx, "apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", name)
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", &Error{fmt.Errorf("getting the package %q: %s", name, strings.TrimSpace(string(out))), "apt-get update, then again"}
+	p := all[i]
+	if digest != "" {
+		p.SHA256 = digest
 	}
-	files, err := filepath.Glob(filepath.Join(dir, "*.deb"))
-	if err != nil || len(files) != 1 {
-		return "", fmt.Errorf("getting the package %q: apt left %d files", name, len(files))
+	if err := a.Download(ctx, []apt.Package{p}, report); err != nil {
+		return nil, &Error{err, "apt-get update, then again"}
 	}
-	return files[0], nil
+	file := filepath.Join(a.Dir, p.File())
+	defer os.RemoveAll(file)
+	return s.InstallPackage(file, p.Name+" "+p.Version)
 }
 
 // newest returns the package that the meta package of this machine depends on.

@@ -16,7 +16,7 @@ func TestFetch(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	s := Store{t.TempDir()}
-	k, err := s.Fetch(ctx, func(line string) { t.Log(line) })
+	k, err := s.Fetch(ctx, func(line string) { t.Log(line) }, func(string, int64, int64) {})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,50 +12,107 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"torno.internal/images/apt"
 	"torno.internal/images/disk"
 )
 
 // Base is the name of the image that agents get unless told otherwise.
 const Base = "base"
 
-// basePackages are what Base holds beside what every Debian has.
-var basePackages = []string{
-	"ca-certificates", "curl", "git", "iproute2", "less", "nodejs", "openssh-client", "procps", "python3", "python3-requests", "xz-utils",
-}
-
 // leftOut are files of packages that nobody reads in a VM.
 var leftOut = []string{"/usr/share/man/*", "/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/lintian/*"}
 
-// BuildBase builds Base from Debian's packages by mmdebstrap, which needs no container engine and, where
-// the kernel lets users have namespaces, no root. Lines of its progress go to progress.
-func (s Store) BuildBase(ctx context.Context, name string, progress io.Writer) (*Image, error) {
-	release, err := s.hold(ctx, name)
-	if err != nil {
-		return nil, err
+// A Build says what image to build of Debian's packages.
+type Build struct {
+	Name    string
+	Lock    string     // path; empty: the Store's for that name
+	Include []string   // packages beside what every Debian has; nil: what the lock was made for, or Base's
+	Missing bool       // an image that is there meanwhile is good
+	Report  apt.Report // is told how far it is
+	Output  io.Writer  // of mmdebstrap
+
+	bare bool // only what is in Include, unpacked and not set up; for tests that have no minutes
+}
+
+// variant returns what mmdebstrap calls the kind of image, and the last hook that it has.
+func (b Build) variant() (variant, hook string) {
+	if b.bare {
+		return "extract", "extract-hook"
 	}
-	defer release()
+	return "minbase", "customize-hook"
+}
+
+// Includes returns the packages of Base and others, as a Build wants them.
+func Includes(others []string) []string {
+	all := slices.Concat(basePackages, others)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// Build builds an image by mmdebstrap, which needs no container engine and, where the kernel lets users have
+// namespaces, no root, and no network: the packages are got before, and only those.
+func (s Store) Build(ctx context.Context, b Build) (*Image, error) {
 	mmdebstrap, err := exec.LookPath("mmdebstrap")
 	if err != nil {
 		return nil, &Error{errors.New("mmdebstrap is not installed, which builds images from Debian's packages"), "apt-get install mmdebstrap; elsewhere torno image build --from ROOTFS.tar"}
 	}
-	suite, err := suite()
+	release, err := s.hold(ctx, b.Name)
 	if err != nil {
 		return nil, err
 	}
-	args := []string{"--variant=minbase", "--include=" + strings.Join(basePackages, ","), "--aptopt=Acquire::Languages none"}
+	defer release()
+	if image, err := s.Open(b.Name); b.Missing && err == nil {
+		return image, nil
+	}
+	if b.Lock == "" {
+		b.Lock = s.LockPath(b.Name)
+	}
+	lock, err := s.lockFor(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	repository, err := s.repository(ctx, lock, b.Report)
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(repository)
+	image, err := s.bootstrap(ctx, mmdebstrap, b, lock, repository)
+	if err != nil {
+		return nil, errors.Join(ctx.Err(), err)
+	}
+	for _, p := range lock.Packages {
+		image.Packages = append(image.Packages, Package{Name: p.Name, Version: p.Version})
+	}
+	return image, image.publish(s)
+}
+
+// bootstrap has mmdebstrap install the lock's packages from a repository that holds nothing else.
+func (s Store) bootstrap(ctx context.Context, mmdebstrap string, b Build, lock *Lock, repository string) (*Image, error) {
+	var names []string
+	for _, p := range lock.Packages {
+		names = append(names, p.Name)
+	}
+	variant, hook := b.variant()
+	args := []string{
+		"--variant=" + variant, "--include=" + strings.Join(names, ","), "--aptopt=Acquire::Languages none", "--skip=check/empty",
+		"--" + hook + "=upload " + filepath.Join(repository, sourcesFile) + " /etc/apt/sources.list",
+	}
 	for _, path := range leftOut {
 		args = append(args, "--dpkgopt=path-exclude="+path)
 	}
-	cmd := exec.CommandContext(ctx, mmdebstrap, append(args, suite, "-")...)
-	cmd.Stderr = progress
+	// Without the name of a release, mmdebstrap takes what is essential from any.
+	cmd := exec.CommandContext(ctx, mmdebstrap, append(args, "", "-", "deb [trusted=yes] copy:"+repository+" ./")...)
+	cmd.Stderr = &steps{out: b.Output, report: b.Report}
 	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) } // it cleans up after itself
 	cmd.WaitDelay = 10 * time.Second
-	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=0", "LC_ALL=C")
+	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+strconv.FormatInt(lock.Time.Unix(), 10), "LC_ALL=C")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
@@ -63,14 +120,32 @@ func (s Store) BuildBase(ctx context.Context, name string, progress io.Writer) (
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	image, err := s.build(name, "Debian "+suite, func(f *os.File) error { return disk.FromTar(out, f) })
+	image, err := s.build(b.Name, "Debian "+lock.Suite, func(f *os.File) error { return disk.FromTar(out, f) })
 	if waited := cmd.Wait(); waited != nil && ctx.Err() == nil {
-		err = &Error{fmt.Errorf("mmdebstrap: %w", waited), "its output says why; apt-get update may help"}
+		if image != nil {
+			err = errors.Join(err, os.RemoveAll(image.dir))
+		}
+		err = &Error{errors.Join(fmt.Errorf("mmdebstrap: %w", waited), err), "its output says why"}
 	}
 	if err != nil {
-		return nil, errors.Join(ctx.Err(), err)
+		return nil, err
 	}
-	return image, image.publish(s)
+	return image, nil
+}
+
+// steps takes mmdebstrap's output, whose lines "I: …" say what it is at.
+type steps struct {
+	out    io.Writer
+	report apt.Report
+}
+
+func (s *steps) Write(p []byte) (int, error) {
+	for line := range strings.Lines(string(p)) {
+		if step, ok := strings.CutPrefix(strings.TrimSpace(line), "I: "); ok && strings.HasSuffix(step, "...") {
+			s.report(strings.TrimSuffix(step, "..."), 0, 0)
+		}
+	}
+	return s.out.Write(p)
 }
 
 // suite returns this machine's release of Debian, or the one that images are tested with.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"torno.internal/images/apt"
 	"torno.internal/images/disk"
 	"torno.internal/images/oci"
 	"torno.internal/images/tree"
@@ -18,6 +19,8 @@ type From struct {
 	Path string    // a root file system or container image: a directory or an archive, which may be compressed
 	Tag  string    // of a container image, where there are several
 	In   io.Reader // read instead of Path; may be nil
+
+	Report apt.Report // is told how far it is; may be nil
 }
 
 // Import makes an image of a root file system, or of a container image for this machine: an OCI image layout or
@@ -64,7 +67,7 @@ func (s Store) importDirectory(ctx context.Context, name string, from From) (*Im
 
 // importStream makes an image of an archive. It is read twice, so what is no plain file is copied first.
 func (s Store) importStream(ctx context.Context, name string, from From) (*Image, error) {
-	f, err := plainFile(ctx, from.In)
+	f, err := plainFile(ctx, from)
 	if err != nil {
 		return nil, explain(fmt.Errorf("reading %q: %w", from.Path, err))
 	}
@@ -80,13 +83,14 @@ func (s Store) importStream(ctx context.Context, name string, from From) (*Image
 	if oci.IsImage(archive) {
 		return s.importImage(ctx, name, from, archive)
 	}
-	return s.importLayers(ctx, name, &Image{Source: filepath.Base(from.Path)}, func() (io.ReadCloser, error) {
+	return s.importLayers(ctx, name, from, &Image{Source: filepath.Base(from.Path)}, func() (io.ReadCloser, error) {
 		return io.NopCloser(io.NewSectionReader(f, 0, info.Size())), nil
 	})
 }
 
 // plainFile returns what is in r, uncompressed, as a file.
-func plainFile(ctx context.Context, r io.Reader) (*os.File, error) {
+func plainFile(ctx context.Context, from From) (*os.File, error) {
+	r := from.In
 	if f, ok := r.(*os.File); ok {
 		begin := make([]byte, 4)
 		info, err := f.Stat()
@@ -96,7 +100,7 @@ func plainFile(ctx context.Context, r io.Reader) (*os.File, error) {
 			}
 		}
 	}
-	in, err := oci.Decompress(readerOf(ctx, r))
+	in, err := oci.Decompress(readerOf(ctx, r, from.Report, "reading"))
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +128,7 @@ func (s Store) importImage(ctx context.Context, name string, from From, source o
 	if found.Tag != "" {
 		of.Source += ", " + found.Tag
 	}
-	image, err := s.importLayers(ctx, name, of, found.Layers...)
+	image, err := s.importLayers(ctx, name, from, of, found.Layers...)
 	if err != nil {
 		return nil, notAnImage(from.Path, err)
 	}
@@ -132,7 +136,8 @@ func (s Store) importImage(ctx context.Context, name string, from From, source o
 }
 
 // importLayers makes an image of layers, and says of it what like says.
-func (s Store) importLayers(ctx context.Context, name string, like *Image, layers ...tree.Layer) (*Image, error) {
+func (s Store) importLayers(ctx context.Context, name string, from From, like *Image, layers ...tree.Layer) (*Image, error) {
+	step := "reading layers" // first to see what they hold, then to copy it
 	for i, open := range layers {
 		layers[i] = func() (io.ReadCloser, error) {
 			r, err := open()
@@ -142,13 +147,14 @@ func (s Store) importLayers(ctx context.Context, name string, like *Image, layer
 			return struct {
 				io.Reader
 				io.Closer
-			}{readerOf(ctx, r), r}, nil
+			}{readerOf(ctx, r, from.Report, step), r}, nil
 		}
 	}
 	merged, err := tree.Merge(layers...)
 	if err != nil {
 		return nil, err
 	}
+	step = "writing the file system"
 	image, err := s.build(name, like.Source, func(f *os.File) error {
 		r, w := io.Pipe()
 		go func() { w.CloseWithError(merged.WriteTar(w)) }()
@@ -183,12 +189,17 @@ type readerFunc func(p []byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// readerOf returns r, which ends with ctx.
-func readerOf(ctx context.Context, r io.Reader) io.Reader {
+// readerOf returns r, which ends with ctx and reports what is read.
+func readerOf(ctx context.Context, r io.Reader, report apt.Report, what string) io.Reader {
+	var done int64
 	return readerFunc(func(p []byte) (int, error) {
 		if err := ctx.Err(); err != nil {
 			return 0, err
 		}
-		return r.Read(p)
+		n, err := r.Read(p)
+		if done += int64(n); report != nil {
+			report(what, done, 0)
+		}
+		return n, err
 	})
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -17,7 +16,7 @@ import (
 )
 
 func newImageCommand() *cobra.Command {
-	return group("image", "Make, list and remove what VMs boot from", newImageBuildCommand(), newImageListCommand(), newImageRemoveCommand())
+	return group("image", "Make, list and remove what VMs boot from", newImageBuildCommand(), newImageListCommand(), newImageLockCommand(), newImageRemoveCommand())
 }
 
 func newImageBuildCommand() *cobra.Command {
@@ -29,7 +28,8 @@ func newImageBuildCommand() *cobra.Command {
 Without --from this is the base image: Debian's packages of this machine's own
 release, with Python, Node.js, curl, git and ssh, put together by mmdebstrap. It
 needs no container engine, and no root where users may have namespaces. The
-kernel is got as well.
+kernel is got as well. --include adds packages. Which versions it is made of is
+locked: "torno image lock" says more.
 
 --from makes an image of a root file system, as a directory or an archive such
 as "docker export CONTAINER" writes, or of a container image: an OCI image
@@ -41,6 +41,7 @@ where there are several. torno's guest need not be in it: VMs bring it along.
 An image that is being used may be built anew: running VMs keep the old one.
 Images are in $TORNO_IMAGES, for root by default in /var/lib/torno/images.`,
 		Example: `  torno image build
+  torno image build --name docker --include docker.io --include iptables
   docker export my-container > my.tar && torno image build --name my-image --from my.tar
   skopeo copy docker://debian:12 oci:debian && torno image build --name debian --from debian`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return b.run(cmd) },
@@ -49,6 +50,8 @@ Images are in $TORNO_IMAGES, for root by default in /var/lib/torno/images.`,
 	f.StringVar(&b.name, "name", rootfs.Base, "the image's `name`")
 	f.StringVar(&b.from, "from", "", "root file system or container image: a `path`; -: an archive on standard input")
 	f.StringVar(&b.tag, "tag", "", "`tag` of the container image to take")
+	f.StringArrayVar(&b.include, "include", nil, "Debian `package` to add to the base image's (repeat for more)")
+	f.StringVar(&b.lock, "lock", "", "lock `file` to build from (default: the image's own, see torno image lock)")
 	f.BoolVar(&b.ifMissing, "if-missing", false, "leave an image that is there alone")
 	_ = cmd.RegisterFlagCompletionFunc("name", completeImages)
 	return cmd
@@ -57,12 +60,17 @@ Images are in $TORNO_IMAGES, for root by default in /var/lib/torno/images.`,
 // An imageBuild is one torno image build.
 type imageBuild struct {
 	name, from, tag string
+	lock            string
+	include         []string
 	ifMissing       bool
 }
 
 func (b *imageBuild) run(cmd *cobra.Command) error {
-	if b.tag != "" && b.from == "" {
+	switch {
+	case b.tag != "" && b.from == "":
 		return usageError{&hintError{errors.New("--tag without --from"), "--from PATH names the container images that it chooses from"}}
+	case b.from != "" && (b.lock != "" || len(b.include) > 0):
+		return usageError{&hintError{errors.New("--lock and --include are about Debian's packages, and --from is of something else"), "leave out --from"}}
 	}
 	place, err := rootfs.Place()
 	if err != nil {
@@ -87,23 +95,36 @@ func (b *imageBuild) run(cmd *cobra.Command) error {
 func (b *imageBuild) make(cmd *cobra.Command, store rootfs.Store) (*rootfs.Image, error) {
 	switch b.from {
 	case "":
-		return buildBase(cmd.Context(), store, b.name)
+		build := rootfs.Build{Name: b.name, Lock: b.lock, Missing: b.ifMissing}
+		if len(b.include) > 0 {
+			build.Include = rootfs.Includes(b.include)
+		}
+		return buildPackages(cmd.Context(), store, build)
 	case "-":
-		return store.Import(cmd.Context(), b.name, rootfs.From{Path: "standard input", Tag: b.tag, In: cmd.InOrStdin()})
+		return importImage(cmd.Context(), store, b.name, rootfs.From{Path: "standard input", Tag: b.tag, In: cmd.InOrStdin()})
 	}
-	return store.Import(cmd.Context(), b.name, rootfs.From{Path: b.from, Tag: b.tag})
+	return importImage(cmd.Context(), store, b.name, rootfs.From{Path: b.from, Tag: b.tag})
 }
 
-// buildBase builds the base image, and shows what mmdebstrap says where somebody looks, or where it failed.
-func buildBase(ctx context.Context, store rootfs.Store, name string) (*rootfs.Image, error) {
-	say("building the base image: half a minute and 200 MB of Debian's packages")
-	output := &tailBuffer{limit: 4 << 10}
-	var progress io.Writer = output
-	if isTerminal(os.Stderr) {
-		progress = io.MultiWriter(output, os.Stderr)
+func importImage(ctx context.Context, store rootfs.Store, name string, from rootfs.From) (*rootfs.Image, error) {
+	m := newMeter(os.Stderr)
+	defer m.end()
+	if m.live { // where nobody looks, there is nothing to say but the result
+		from.Report = m.report
 	}
-	image, err := store.BuildBase(ctx, name, progress)
-	if err != nil && progress == output {
+	return store.Import(ctx, name, from)
+}
+
+// buildPackages builds an image of Debian's packages. What mmdebstrap says is shown where it failed.
+func buildPackages(ctx context.Context, store rootfs.Store, b rootfs.Build) (*rootfs.Image, error) {
+	say("building the image " + b.Name + " of Debian's packages")
+	m := newMeter(os.Stderr)
+	defer m.end()
+	output := &tailBuffer{limit: 4 << 10}
+	b.Report, b.Output = m.report, output
+	image, err := store.Build(ctx, b)
+	if err != nil && output.String() != "" {
+		m.end()
 		err = fmt.Errorf("%w\n%s", err, output.String())
 	}
 	return image, err

@@ -150,7 +150,9 @@ func (l *launch) findKernel(ctx context.Context, place string) (*kernel.Kernel, 
 	}
 	k, err := store.Open("")
 	if errors.Is(err, fs.ErrNotExist) {
-		return store.Fetch(ctx, say)
+		m := newMeter(os.Stderr)
+		defer m.end()
+		return store.Fetch(ctx, say, m.report)
 	}
 	return k, err
 }
@@ -235,7 +237,7 @@ func openImage(ctx context.Context, store rootfs.Store, name string) (*rootfs.Im
 		return image, err
 	}
 	store.Waiting = say
-	return buildBase(ctx, store, name)
+	return buildPackages(ctx, store, rootfs.Build{Name: name, Missing: true})
 }
 
 // ensureImages gets what the VMs of this machine boot from, where it is not there.
