@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -101,6 +102,38 @@ for u in https://api.anthropic.com/v1/models https://denied.example.net/; do cur
 				t.Errorf("%d requests went where the session may not", n)
 			}
 		})
+	}
+}
+
+// Attacks 1 and 7: the guest itself has fallen, token and all. It gets what the session may have, by the host's
+// decision, and nothing else.
+func TestVMAttack1StolenToken(t *testing.T) {
+	needVM(t)
+	h := newAgentHouse(t)
+	attacker := filepath.Join(h.dir, "stolen")
+	build := exec.Command("go", "build", "-trimpath", "-o", attacker, "./testdata/stolen")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	r := h.runWith([]string{"--guest", attacker}, "true")
+	for _, want := range []string{
+		"within policy: 200", "beyond policy: 403 denied", "denied path: 403 denied", "secret over http: 403 insecure_scheme",
+		"private address: 403 denied", "own scheme on the wrong stream: 400 bad_request", "workload's request on the wrong stream: 400 bad_request",
+		"unknown path of the channel: 501 unsupported", "another token: wrong token", "hello again: hello already used", "leaf: 200",
+	} {
+		if !strings.Contains(r.stderr, "stolen: "+want) {
+			t.Errorf("no %q", want)
+		}
+	}
+	if r.code != 125 || t.Failed() {
+		t.Errorf("exit %d, stderr %q", r.code, r.stderr)
+	}
+	if n := h.upstream.count("GET api.anthropic.com /v1/models"); n != 1 {
+		t.Errorf("%d requests went to the upstream, want the one within policy", n)
+	}
+	if strings.Contains(r.stderr, anthropicKey[20:40]) {
+		t.Error("the secret is in what the attacker printed")
 	}
 }
 

@@ -103,7 +103,7 @@ func TestReproducible(t *testing.T) {
 	defer cancel()
 	var output bytes.Buffer
 	b := Build{
-		Name: "small", Include: []string{"tzdata"}, bare: os.Getenv("TORNO_REPRODUCE") == "",
+		Name: "packages", Include: []string{"tzdata"}, bare: os.Getenv("TORNO_REPRODUCE") == "",
 		Report: func(string, int64, int64) {}, Output: &output,
 	}
 	if !b.bare { // all of the base image, twice: minutes
@@ -114,7 +114,7 @@ func TestReproducible(t *testing.T) {
 	for range 2 {
 		s := Store{Dir: t.TempDir()}
 		if last != nil {
-			b.Lock = last.dir + "/../small.lock.json"
+			b.Lock = last.dir + "/../packages.lock.json"
 		}
 		image, err := s.Build(ctx, b)
 		if err != nil {

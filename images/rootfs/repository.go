@@ -25,7 +25,7 @@ func (s Store) repository(ctx context.Context, lock *Lock, report apt.Report) (d
 	if err != nil {
 		return "", err
 	}
-	release, err := hold.Take(ctx, filepath.Join(s.Dir, ".lock-packages"), "getting packages", s.Waiting)
+	release, err := hold.Take(ctx, filepath.Join(s.Dir, ".packages.lock"), "getting packages", s.Waiting)
 	if err != nil {
 		return "", err
 	}
