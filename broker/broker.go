@@ -32,6 +32,7 @@ type Config struct {
 	IdleExit   time.Duration  // end after so long without a session in use or a request; 0: never. A session of a VM that somebody else starts is in use until it ends
 	Abandoned  time.Duration  // end a session whose guest has had no stream for so long; 0: a minute. A living guest always has its events open
 	Version    string         // of this build, for people
+	Key        KeyConfig      // what opens the key file
 	Log        *slog.Logger   // nil: none
 
 	listenVSOCK func(transport.Addr, uint32) (net.Listener, error) // nil: the kernel's
@@ -73,8 +74,8 @@ func Open(cfg Config) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	uc.Log = cfg.Log
-	if b.store, err = store.Open(cfg.StateDir); err != nil {
+	uc.Log = slog.New(newSparing(cfg.Log.Handler())) // what an upstream does wrong it may do as often as it likes
+	if b.store, err = store.Open(cfg.StateDir, cfg.Key.holders()...); err != nil {
 		return nil, err
 	}
 	limits := audit.Options{
@@ -83,6 +84,9 @@ func Open(cfg Config) (*Broker, error) {
 	}
 	if b.audit, err = audit.Open(b.auditDir(), limits); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the audit: %w", err), b.store.Close())
+	}
+	if err := b.anchorStore(); err != nil {
+		return nil, errors.Join(err, b.audit.Close(), b.store.Close())
 	}
 	b.upstream = upstream.New(uc)
 	return b, nil

@@ -50,7 +50,7 @@ func (b *Broker) health(*http.Request) (control.Health, error) {
 }
 
 func (b *Broker) publicKey(*http.Request) (control.PublicKey, error) {
-	k := b.store.Key().Public()
+	k := b.store.Public()
 	return control.PublicKey{ID: k.ID(), Key: k.Bytes()}, nil
 }
 

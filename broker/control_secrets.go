@@ -26,13 +26,16 @@ func (b *Broker) presets(r *http.Request) ([]control.Preset, error) {
 
 func (b *Broker) listSecrets(r *http.Request) ([]control.SecretInfo, error) {
 	agent := r.FormValue("agent")
-	metas, err := b.store.Secrets(agent)
+	metas, broken, err := b.store.Secrets(agent)
 	if err != nil {
 		return nil, err
 	}
-	infos := make([]control.SecretInfo, 0, len(metas))
+	infos := make([]control.SecretInfo, 0, len(metas)+len(broken))
 	for _, m := range metas {
 		infos = append(infos, control.SecretInfo{Meta: m})
+	}
+	for _, t := range broken {
+		infos = append(infos, control.SecretInfo{Meta: control.Meta{Agent: t.Agent, Name: t.Name, Version: t.Version}, Broken: t.Error()})
 	}
 	if agent == "" {
 		return infos, nil
@@ -53,7 +56,7 @@ func (b *Broker) listSecrets(r *http.Request) ([]control.SecretInfo, error) {
 }
 
 func (b *Broker) nextVersion(r *http.Request) (control.NextVersion, error) {
-	last, err := b.store.LastVersion(r.FormValue("agent"), r.FormValue("name"))
+	last, _, err := b.store.Last(r.FormValue("agent"), r.FormValue("name"))
 	return control.NextVersion{Version: last + 1}, err
 }
 
@@ -62,7 +65,9 @@ func (b *Broker) nextVersion(r *http.Request) (control.NextVersion, error) {
 func (b *Broker) setSecrets(_ context.Context, sealed []control.SealedSecret) ([]control.SecretInfo, error) {
 	infos := make([]control.SecretInfo, 0, len(sealed))
 	for i := range sealed {
-		if err := b.checkSecret(&sealed[i]); err != nil {
+		if err := b.checkSecret(&sealed[i]); errors.Is(err, store.ErrOldKey) {
+			return nil, &control.Error{Code: control.CodeConflict, Message: fmt.Sprintf("%s: %v", sealed[i].Meta.Name, err), Hint: "the broker has a new key; try again"}
+		} else if err != nil {
 			return nil, &control.Error{Code: control.CodeInvalid, Message: fmt.Sprintf("%s: %v", sealed[i].Meta.Name, err)}
 		}
 		infos = append(infos, control.SecretInfo{Meta: sealed[i].Meta})
@@ -72,10 +77,7 @@ func (b *Broker) setSecrets(_ context.Context, sealed []control.SealedSecret) ([
 		return nil, &control.Error{Code: control.CodeConflict, Message: err.Error(), Hint: "somebody else set it at the same time; try again"}
 	}
 	if err != nil {
-		return nil, err
-	}
-	for _, s := range sealed {
-		b.record(&s.Meta, "secret_set")
+		return nil, explain(err)
 	}
 	return infos, nil
 }
@@ -87,7 +89,7 @@ func (b *Broker) checkSecret(s *control.SealedSecret) error {
 	if d := time.Since(s.Meta.Created); d < -time.Hour || d > time.Hour {
 		return fmt.Errorf("sealed at %v, which is not now; look at the clock", s.Meta.Created)
 	}
-	value, err := b.store.Key().Open(s.Sealed, control.AssociatedData(s.Meta, s.KeyID))
+	value, err := b.store.UnsealNew(s)
 	if err != nil {
 		return err
 	}
@@ -106,9 +108,8 @@ func (b *Broker) deleteSecret(r *http.Request) (control.SecretInfo, error) {
 		}
 	}
 	if err != nil {
-		return control.SecretInfo{}, err
+		return control.SecretInfo{}, explain(err)
 	}
-	b.record(&meta, "secret_deleted")
 	for _, s := range b.sessions(agent) {
 		if s.uses(name) {
 			s.revokeSecret(name)
@@ -122,5 +123,5 @@ func (b *Broker) trusted(r *http.Request) (control.TrustedFile, error) {
 	if errors.Is(err, store.ErrNotFound) {
 		return f, &control.Error{Code: control.CodeNotFound, Message: fmt.Sprintf("no file of agent %q is trusted", r.FormValue("agent")), Hint: "torno trust"}
 	}
-	return f, err
+	return f, explain(err)
 }

@@ -37,7 +37,6 @@ func (b *Broker) trust(_ context.Context, f control.TrustedFile) (control.Truste
 	if err := b.store.PutTrusted(f); err != nil {
 		return f, err
 	}
-	b.record(&control.Meta{Agent: f.Agent, Name: f.SHA256}, "file_trusted")
 	return f, nil
 }
 
@@ -128,7 +127,7 @@ func checkWorkload(w *protocol.Workload) error {
 func (b *Broker) checkTrusted(agent string, file []byte) (control.TrustedFile, error) {
 	trusted, err := b.store.Trusted(agent)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return trusted, err
+		return trusted, explain(err)
 	}
 	sum := sha256.Sum256(file)
 	if err != nil || trusted.SHA256 != hex.EncodeToString(sum[:]) {

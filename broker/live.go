@@ -324,10 +324,11 @@ func (s *live) revokeSecret(name string) {
 	s.notify(protocol.EventRevoke)
 }
 
-// revokeDeleted ends the use of secrets that were deleted before the session was there to be told.
+// revokeDeleted ends the use of secrets that were deleted before the session was there to be told, or changed
+// outside of torno.
 func (s *live) revokeDeleted() {
 	for _, u := range s.record.Secrets() {
-		if _, err := s.b.store.Secret(s.agent, u.Name, u.Version); errors.Is(err, store.ErrNotFound) {
+		if _, err := s.b.store.Secret(s.agent, u.Name, u.Version); errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrTampered) {
 			s.revokeSecret(u.Name)
 		}
 	}

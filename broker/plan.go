@@ -3,10 +3,12 @@ package broker
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
 	"torno.internal/broker/internal/credential"
 	"torno.internal/broker/internal/policy"
+	"torno.internal/broker/internal/store"
 	"torno.internal/protocol"
 	"torno.internal/protocol/control"
 )
@@ -29,8 +31,11 @@ func (b *Broker) plan(agent string, file *control.AgentPolicy) (*plan, error) {
 			Hint: "lower-case letters, digits and hyphens, at most 63, not beginning with a hyphen"}
 	}
 	p := &plan{agent: agent}
-	metas, err := b.store.Secrets(agent)
+	metas, broken, err := b.store.Secrets(agent)
 	if err != nil {
+		return nil, err
+	}
+	if err := refuseBroken(broken, file); err != nil {
 		return nil, err
 	}
 	if file == nil {
@@ -54,6 +59,17 @@ func (b *Broker) plan(agent string, file *control.AgentPolicy) (*plan, error) {
 		}
 	}
 	return p, b.compile(p)
+}
+
+// refuseBroken refuses a plan that needs what was changed outside of torno: a secret that the file
+// declares, or any where there is no file.
+func refuseBroken(broken []*store.TamperedError, file *control.AgentPolicy) error {
+	for _, t := range broken {
+		if t.Name == "" || file == nil || slices.Contains(file.Secrets, t.Name) {
+			return tampered(t)
+		}
+	}
+	return nil
 }
 
 // compile compiles the plan's rules under the operator's ceiling.
@@ -204,13 +220,9 @@ func (p *plan) set(open func(control.Meta) (credential.Secret, error)) (*credent
 
 // open opens one version of a secret. m is as the plan narrowed it; the value is bound to it as sealed.
 func (b *Broker) open(m control.Meta) (credential.Secret, error) {
-	sealed, err := b.store.Secret(m.Agent, m.Name, m.Version)
+	value, err := b.store.Unseal(m.Agent, m.Name, m.Version)
 	if err != nil {
-		return credential.Secret{}, fmt.Errorf("%s version %d: %w", m.Name, m.Version, err)
-	}
-	value, err := b.store.Key().Open(sealed.Sealed, control.AssociatedData(sealed.Meta, sealed.KeyID))
-	if err != nil {
-		return credential.Secret{}, fmt.Errorf("opening %s of agent %s: %w", m.Name, m.Agent, err)
+		return credential.Secret{}, fmt.Errorf("opening %s of agent %s, version %d: %w", m.Name, m.Agent, m.Version, err)
 	}
 	return credential.Secret{Meta: m, Value: value}, nil
 }

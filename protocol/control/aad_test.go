@@ -1,9 +1,14 @@
 package control
 
 import (
+	"bytes"
 	"encoding/hex"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func sealedMeta() Meta {
@@ -55,5 +60,56 @@ func TestAssociatedDataDistinct(t *testing.T) {
 	}
 	if string(AssociatedData(sealedMeta(), "id")) == string(AssociatedData(sealedMeta(), "ie")) {
 		t.Error("the key's id is not in it")
+	}
+}
+
+func FuzzDecodeAssociatedData(f *testing.F) {
+	f.Add(AssociatedData(sealedMeta(), "id"))
+	f.Add(AssociatedData(Meta{}, ""))
+	f.Add([]byte{aadFormat})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, id, err := DecodeAssociatedData(b)
+		if err != nil {
+			if id != "" || !cmp.Equal(m, Meta{}) {
+				t.Error("something beside an error")
+			}
+			return
+		}
+		if again := AssociatedData(m, id); !bytes.Equal(again, b) {
+			t.Errorf("%x reads as %x", b, again)
+		}
+	})
+}
+
+// What was described reads back as it was, and nothing shorter or longer reads at all.
+func TestDecodeAssociatedData(t *testing.T) {
+	largest := headerMeta()
+	largest.Agent, largest.Name = strings.Repeat("a", MaxAgent), strings.Repeat("K", MaxKey)
+	largest.Audience, largest.Inject.Fields = nil, nil
+	for i := range MaxAudience {
+		label := strings.Repeat("a", 61)
+		largest.Audience = append(largest.Audience, fmt.Sprintf("https://%s.%s.%s.%02d.example:65535", label, label, label, i))
+	}
+	for i := range MaxTemplates {
+		hole := "{" + largest.Name + "}"
+		largest.Inject.Fields = append(largest.Inject.Fields, FieldTemplate{fmt.Sprintf("x-%d", i), strings.Repeat("v", MaxTemplate-len(hole)) + hole})
+	}
+	if err := CheckMeta(largest); err != nil {
+		t.Fatal(err) // else it proves nothing about what is accepted
+	}
+	for _, m := range []Meta{sealedMeta(), headerMeta(), bearerMeta(), exposedMeta(), largest, {}} {
+		b := AssociatedData(m, "0123456789abcdef")
+		got, id, err := DecodeAssociatedData(b)
+		if err != nil || id != "0123456789abcdef" || !cmp.Equal(m, got) {
+			t.Errorf("%s: id %q, %v\n%s", m.Name, id, err, cmp.Diff(m, got))
+		}
+		for n := range min(len(b), 200) {
+			if _, _, err := DecodeAssociatedData(b[:n]); err == nil {
+				t.Fatalf("%s: reads when cut to %d of %d bytes", m.Name, n, len(b))
+			}
+		}
+		if _, _, err := DecodeAssociatedData(append(b, 0)); err == nil {
+			t.Errorf("%s: reads with a byte after its end", m.Name)
+		}
 	}
 }

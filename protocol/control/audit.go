@@ -24,7 +24,9 @@ type AuditRecord struct {
 	Reason      string    `json:"reason"`
 	Secret      string    `json:"secret"`
 	Version     int       `json:"version"`
-	Begin       uint64    `json:"begin"` // of an end: the line that it ends
+	Commit      uint64    `json:"commit"`   // of an event about the store: the number of its commit
+	Manifest    string    `json:"manifest"` // SHA-256 of the store's manifest after it, hex
+	Begin       uint64    `json:"begin"`    // of an end: the line that it ends
 	Status      int       `json:"status"`
 	Up          int64     `json:"up"`   // bytes of content to the upstream
 	Down        int64     `json:"down"` // bytes of content from it

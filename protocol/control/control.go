@@ -30,7 +30,7 @@ const SocketName = "control"
 
 // An Error is the body of every response whose status is 400 or above.
 type Error struct {
-	Code    string `json:"code"`           // stable, for programs: "not_found", "conflict", "invalid", "busy", "missing_secret", "untrusted", "internal"
+	Code    string `json:"code"`           // stable, for programs: "not_found", "conflict", "invalid", "busy", "missing_secret", "untrusted", "tampered", "internal"
 	Message string `json:"message"`        // for people
 	Hint    string `json:"hint,omitempty"` // what to do about it
 }
@@ -45,6 +45,7 @@ const (
 	CodeBusy          = "busy"
 	CodeMissingSecret = "missing_secret"
 	CodeUntrusted     = "untrusted"
+	CodeTampered      = "tampered"
 	CodeInternal      = "internal"
 )
 
@@ -131,7 +132,8 @@ type NextVersion struct {
 // SecretInfo is what a list shows.
 type SecretInfo struct {
 	Meta
-	Missing bool `json:"missing,omitempty"` // declared by the agent file, but not set
+	Missing bool   `json:"missing,omitempty"` // declared by the agent file, but not set
+	Broken  string `json:"broken,omitempty"`  // changed outside of torno, and how: it is refused until it is set anew
 }
 
 // A Preset is what torno knows of a service, matched by a secret's name. Paths, Also and Deny hold in every

@@ -22,6 +22,9 @@ const format = 1
 // MaxValue is the longest value that Seal takes.
 const MaxValue = 64 << 10 // bytes
 
+// MaxSealed is the longest that Seal returns: format, encapsulated key, value, tag.
+const MaxSealed = 1 + 1120 + MaxValue + 16 // bytes
+
 // info separates this use of a key from any other.
 const info = "torno sealed secret v1"
 
@@ -124,7 +127,7 @@ func (PrivateKey) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[redac
 // Open opens what was sealed to this key and bound to aad. Every failure is ErrOpen.
 func (k PrivateKey) Open(sealed, aad []byte) (secret.Value, error) {
 	size := scheme().CiphertextSize()
-	if len(sealed) < 1+size || sealed[0] != format || len(sealed) > 1+size+MaxValue+64 {
+	if len(sealed) < 1+size || sealed[0] != format || len(sealed) > MaxSealed {
 		return secret.Value{}, ErrOpen
 	}
 	receiver, err := suite.NewReceiver(k.k, []byte(info))

@@ -31,7 +31,9 @@ type Record struct {
 	Reason                    string          // why it was refused
 	Secret                    string          // the secret used
 	Version                   int
-	Free                      bool // costs the session's budget nothing: the broker's own word, which nobody can ask for at will
+	Free                      bool   // costs the session's budget nothing: the broker's own word, which nobody can ask for at will
+	Commit                    uint64 // of the store, which the event is about; 0: of none
+	Manifest                  string // SHA-256 of the store's manifest after it, hex
 }
 
 // An Outcome says how an exchange ended.
@@ -82,6 +84,9 @@ func (r *Record) appendTo(b []byte) []byte {
 	b = appendPair(b, "secret", r.Secret)
 	if r.Version != 0 {
 		b = appendNumber(b, "version", int64(r.Version))
+	}
+	if r.Commit != 0 {
+		b = appendPair(appendNumber(b, "commit", int64(r.Commit)), "manifest", r.Manifest)
 	}
 	return b
 }

@@ -63,6 +63,7 @@ var statusOf = map[string]int{
 	control.CodeBusy:          http.StatusServiceUnavailable,
 	control.CodeMissingSecret: http.StatusUnprocessableEntity,
 	control.CodeUntrusted:     http.StatusForbidden,
+	control.CodeTampered:      http.StatusConflict,
 }
 
 // WriteError answers with err.

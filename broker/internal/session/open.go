@@ -130,13 +130,10 @@ func Load(records Records, id string) (*Session, error) {
 // All reads every session on record, oldest first, and deletes those that ended longer than Retention
 // ago. Those that can be read are returned beside an error that names the others.
 func All(records Records) ([]*Session, error) {
-	ids, err := records.Sessions()
-	if err != nil {
-		return nil, err
-	}
+	ids, err := records.Sessions() // some, beside an error
 	slices.Sort(ids)
 	var all []*Session
-	var errs []error
+	errs := []error{err}
 	for _, id := range ids {
 		s, err := Load(records, id)
 		if err == nil && time.Since(s.end()) > Retention {

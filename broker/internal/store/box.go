@@ -1,55 +1,54 @@
 package store
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/hkdf"
 	"crypto/rand"
-	"crypto/sha256"
-	"fmt"
-
-	"torno.internal/protocol/seal"
+	"encoding/hex"
 )
 
-// A box encrypts records (AES-256-GCM, random nonce) under a key derived from the broker's own. The
-// bucket and the record's name are bound to it, so that records can't be swapped.
-type box struct{ aead cipher.AEAD }
+// A box holds a record, encrypted and authenticated (AES-256-GCM, random nonce) under a key derived from
+// the broker's. The bucket and the record's name are bound to it, so that records can't be swapped.
+//
+//	format (1) | id of the broker's key (8) | nonce (12) | ciphertext
+const (
+	boxFormat = 2
+	boxKeyID  = 8
+)
 
-const boxFormat = 1
-
-func newBox(k seal.PrivateKey) (box, error) {
-	var b box
-	err := k.Bytes().Use(func(seed []byte) error {
-		key, err := hkdf.Key(sha256.New, seed, nil, "torno store records v1", 32)
-		if err != nil {
-			return err
-		}
-		defer clear(key)
-		block, err := aes.NewCipher(key)
-		if err != nil {
-			return err
-		}
-		b.aead, err = cipher.NewGCM(block)
-		return err
-	})
-	return b, err
-}
-
-func (b box) seal(bucket []byte, name string, plain []byte) []byte {
-	out := make([]byte, 1+b.aead.NonceSize(), 1+b.aead.NonceSize()+len(plain)+b.aead.Overhead())
+func (k *key) seal(bucket []byte, name string, plain []byte) []byte {
+	out := make([]byte, 1, 1+boxKeyID+k.box.NonceSize()+len(plain)+k.box.Overhead())
 	out[0] = boxFormat
-	_, _ = rand.Read(out[1:]) // never fails
-	return b.aead.Seal(out, out[1:], plain, additional(bucket, name))
+	id, err := hex.DecodeString(k.id)
+	if err != nil || len(id) != boxKeyID {
+		panic("the id of a key is not 16 hex digits")
+	}
+	out = append(out, id...)
+	nonce := out[len(out) : len(out)+k.box.NonceSize()]
+	_, _ = rand.Read(nonce) // never fails
+	return k.box.Seal(out[:len(out)+len(nonce)], nonce, plain, additional(bucket, name))
 }
 
-func (b box) open(bucket []byte, name string, sealed []byte) ([]byte, error) {
-	n := 1 + b.aead.NonceSize()
-	if len(sealed) < n || sealed[0] != boxFormat {
-		return nil, fmt.Errorf("%s %q: %w", bucket, name, ErrTampered)
+// boxKey returns the id of the key that a box was sealed with.
+func boxKey(sealed []byte) string {
+	if len(sealed) < 1+boxKeyID || sealed[0] != boxFormat {
+		return ""
 	}
-	plain, err := b.aead.Open(nil, sealed[1:n], sealed[n:], additional(bucket, name))
+	return hex.EncodeToString(sealed[1 : 1+boxKeyID])
+}
+
+// open opens a box. Every failure is a *TamperedError.
+func (ks keys) open(bucket []byte, name string, sealed []byte) ([]byte, error) {
+	k := ks.byID(boxKey(sealed))
+	if k == nil {
+		return nil, &TamperedError{Why: "it is encrypted under another key"}
+	}
+	rest := sealed[1+boxKeyID:]
+	n := k.box.NonceSize()
+	if len(rest) < n {
+		return nil, &TamperedError{Why: "it is too short"}
+	}
+	plain, err := k.box.Open(nil, rest[:n], rest[n:], additional(bucket, name))
 	if err != nil {
-		return nil, fmt.Errorf("%s %q: %w", bucket, name, ErrTampered)
+		return nil, &TamperedError{Why: "it does not open"}
 	}
 	return plain, nil
 }

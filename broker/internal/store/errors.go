@@ -10,6 +10,7 @@ var (
 	ErrNotFound = errors.New("not found")
 	ErrConflict = errors.New("version conflict")
 	ErrTampered = errors.New("changed outside of torno")
+	ErrOldKey   = errors.New("sealed to another key")
 )
 
 // A BusyError means that another process has the state directory open.
@@ -20,4 +21,37 @@ type BusyError struct {
 
 func (e *BusyError) Error() string {
 	return fmt.Sprintf("state directory %q is in use by process %d", e.Dir, e.PID)
+}
+
+// A DirError means that the state directory, or a file in it, is not ours alone.
+type DirError struct {
+	Path, Why string
+	Hint      string // what to do about it
+}
+
+func (e *DirError) Error() string { return fmt.Sprintf("%q %s", e.Path, e.Why) }
+
+// A TamperedError names what was changed, removed or put back outside of torno. It matches ErrTampered.
+type TamperedError struct {
+	Agent   string // empty: it is about no agent
+	Name    string // of the secret; empty: it is about the agent, or about the store
+	Version int    // 0: about the name
+	What    string // for people, where Agent and Name do not say it
+	Why     string // for people
+}
+
+func (e *TamperedError) Error() string {
+	return fmt.Sprintf("%s: %v: %s", e.subject(), ErrTampered, e.Why)
+}
+
+func (e *TamperedError) Unwrap() error { return ErrTampered }
+
+func (e *TamperedError) subject() string {
+	switch {
+	case e.What != "":
+		return e.What
+	case e.Version > 0:
+		return fmt.Sprintf("secret %q of agent %q, version %d", e.Name, e.Agent, e.Version)
+	}
+	return fmt.Sprintf("secret %q of agent %q", e.Name, e.Agent)
 }

@@ -1,167 +1,266 @@
 package store
 
 import (
-	"bytes"
 	"encoding/binary"
-	"encoding/json"
+	"errors"
 	"fmt"
-
-	"go.etcd.io/bbolt"
+	"time"
 
 	"torno.internal/protocol/control"
+	"torno.internal/protocol/secret"
 )
 
-// States of a name in bucketVersions.
+// Keys of pages.
 const (
-	statePresent = 1
-	stateDeleted = 2
+	prefixAgents   = "a/" // + the agent: its secrets and its trusted file
+	prefixSessions = "s/" // + the last character of an id
+	prefixSigning  = "k/" // + what the key signs
+)
+
+// The events of what operators set, as they are recorded.
+const (
+	EventSet        = "secret_set"
+	EventDeleted    = "secret_deleted"
+	EventTrusted    = "file_trusted"
+	EventRolledBack = "store_rolled_back"
+	EventCut        = "audit_cut"
+	EventRestored   = "store_restored"
+	EventRotated    = "key_rotated"
 )
 
 // SetSecrets stores sealed secrets, all or none. Each must carry the version after the last one of its
 // name, deleted ones included, else the error matches ErrConflict: a version number is never used twice,
-// so an old sealed value can't pass for a new one.
+// so an old sealed value can't pass for a new one. One that is sealed to another key than the newest
+// matches ErrOldKey.
 func (s *Store) SetSecrets(secrets []control.SealedSecret) error {
-	return s.db.Update(func(tx *bbolt.Tx) error {
+	return s.change(&s.agents, func(e *edit) ([]Change, error) {
+		changes := make([]Change, 0, len(secrets))
 		for i := range secrets {
-			if err := put(tx, &secrets[i]); err != nil {
-				return err
+			if err := e.set(&secrets[i]); err != nil {
+				return nil, err
 			}
+			m := &secrets[i].Meta
+			changes = append(changes, Change{EventSet, m.Agent, m.Name, m.Version})
 		}
-		return nil
+		return changes, nil
 	})
 }
 
-func put(tx *bbolt.Tx, sec *control.SealedSecret) error {
+func (e *edit) set(sec *control.SealedSecret) error {
 	m := &sec.Meta
-	name := nameKey(m.Agent, m.Name)
-	last, _ := lastVersion(tx, name)
-	if m.Version != last+1 {
-		return fmt.Errorf("%s of agent %s: version %d, want %d: %w", m.Name, m.Agent, m.Version, last+1, ErrConflict)
+	if sec.KeyID != e.keys.newest().id {
+		return fmt.Errorf("%s of agent %s: %w", m.Name, m.Agent, ErrOldKey)
 	}
-	b, err := json.Marshal(sec)
+	p, err := e.page(prefixAgents + m.Agent)
 	if err != nil {
 		return err
 	}
-	if err := tx.Bucket(bucketSecrets).Put(versionKey(name, m.Version), b); err != nil {
+	en := p.entry(m.Name)
+	if m.Version != en.last()+1 || m.Version > maxVersion {
+		return fmt.Errorf("%s of agent %s: version %d, want %d: %w", m.Name, m.Agent, m.Version, en.last()+1, ErrConflict)
+	}
+	b, err := encodeRecord(sec)
+	if err != nil {
 		return err
 	}
-	return putVersion(tx, name, m.Version, statePresent)
+	sum, err := e.put(bucketSecrets, versionKey(m.Agent, m.Name, m.Version), b)
+	if err != nil {
+		return err
+	}
+	en.state, en.changed = statePresent, max(en.changed, m.Created.UnixNano())
+	en.digests = append(en.digests, sum)
+	return nil
 }
 
-// Secrets returns the latest version of each of an agent's secrets, or of everybody's for "", by agent
-// and name.
-func (s *Store) Secrets(agent string) ([]control.Meta, error) {
+// Secrets returns the latest version of each of an agent's secrets, or of everybody's for "", by agent and
+// name, and beside them what was changed outside of torno.
+func (s *Store) Secrets(agent string) ([]control.Meta, []*TamperedError, error) {
 	var metas []control.Meta
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		prefix := []byte(nil)
-		if agent != "" {
-			prefix = append([]byte(agent), 0)
-		}
-		c := tx.Bucket(bucketVersions).Cursor()
-		for k, v := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
-			version, state := decodeVersion(v)
-			if state != statePresent {
-				continue
-			}
-			sec, err := get(tx, k, version)
+	var broken []*TamperedError
+	err := s.view(&s.agents, func(v *view) error {
+		return v.eachAgent(agent, func(agent string, p *page, err error) error {
 			if err != nil {
-				return err
+				return collect(&broken, err)
 			}
-			metas = append(metas, sec.Meta)
-		}
-		return nil
+			for i := range p.entries {
+				en := &p.entries[i]
+				if !control.ValidKey(en.name) || en.state == stateDeleted {
+					continue
+				}
+				m, err := v.meta(agent, en)
+				if err == nil {
+					metas = append(metas, m)
+				} else if err := collect(&broken, err); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 	})
-	return metas, err
+	return metas, broken, err
+}
+
+// eachAgent calls f with the page of an agent, or with everybody's for "", in order.
+func (v *view) eachAgent(agent string, f func(agent string, p *page, err error) error) error {
+	agents := []string{agent}
+	if agent == "" {
+		agents = v.agents()
+	}
+	for _, a := range agents {
+		p, err := v.page(prefixAgents + a)
+		if err := f(a, p, err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// collect appends what was changed outside of torno to broken; any other error it returns.
+func collect(broken *[]*TamperedError, err error) error {
+	var t *TamperedError
+	if !errors.As(err, &t) {
+		return err
+	}
+	*broken = append(*broken, t)
+	return nil
+}
+
+// meta describes the latest version of a name that is there.
+func (v *view) meta(agent string, en *entry) (control.Meta, error) {
+	raw, err := v.record(agent, en, en.last())
+	if err != nil {
+		return control.Meta{}, err
+	}
+	m, err := decodeMeta(raw)
+	if err != nil {
+		return control.Meta{}, &TamperedError{Agent: agent, Name: en.name, Version: en.last(), Why: err.Error()}
+	}
+	return m, nil
+}
+
+// record returns the stored bytes of one version.
+func (v *view) record(agent string, en *entry, version int) ([]byte, error) {
+	if en.state == stateRolledBack {
+		return nil, &TamperedError{Agent: agent, Name: en.name, Version: en.last(), Why: "an older state was put back; set it anew"}
+	}
+	sum, ok := en.digest(version)
+	if !ok {
+		return nil, ErrNotFound
+	}
+	raw, err := v.stored(bucketSecrets, versionKey(agent, en.name, version), sum)
+	return raw, named(err, agent, en.name, version)
+}
+
+// named says which secret an error is about.
+func named(err error, agent, name string, version int) error {
+	var t *TamperedError
+	if errors.As(err, &t) {
+		t.Agent, t.Name, t.Version = agent, name, version
+	}
+	return err
 }
 
 // Secret returns one version of a secret, 0 for the latest. The error matches ErrNotFound if there is
-// none, or if the secret was deleted.
+// none, or if the secret was deleted, and is a *TamperedError if it was changed outside of torno.
 func (s *Store) Secret(agent, name string, version int) (control.SealedSecret, error) {
 	var sec control.SealedSecret
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		key := nameKey(agent, name)
-		last, state := lastVersion(tx, key)
-		if state != statePresent {
-			return ErrNotFound
-		}
-		if version == 0 {
-			version = last
-		}
-		var err error
-		sec, err = get(tx, key, version)
+	err := s.view(&s.agents, func(v *view) (err error) {
+		sec, err = v.secret(agent, name, version)
 		return err
 	})
 	return sec, err
 }
 
-// DeleteSecret removes every version of a secret and returns what it was. The name's last version
-// number stays, so that it is not used again.
-func (s *Store) DeleteSecret(agent, name string) (control.Meta, error) {
-	var meta control.Meta
-	err := s.db.Update(func(tx *bbolt.Tx) error {
-		key := nameKey(agent, name)
-		last, state := lastVersion(tx, key)
-		if state != statePresent {
-			return ErrNotFound
-		}
-		sec, err := get(tx, key, last)
+// Unseal returns one version of a secret, opened. The errors are those of Secret.
+func (s *Store) Unseal(agent, name string, version int) (secret.Value, error) {
+	var value secret.Value
+	err := s.view(&s.agents, func(v *view) error {
+		sec, err := v.secret(agent, name, version)
 		if err != nil {
 			return err
 		}
-		meta = sec.Meta
-		for v := 1; v <= last; v++ {
-			if err := tx.Bucket(bucketSecrets).Delete(versionKey(key, v)); err != nil {
-				return err
-			}
-		}
-		return putVersion(tx, key, last, stateDeleted)
+		value, err = v.keys.unseal(&sec)
+		return err
 	})
-	return meta, err
+	return value, err
 }
 
-// LastVersion returns the last version number that a name ever had; 0 if none.
-func (s *Store) LastVersion(agent, name string) (int, error) {
-	var last int
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		last, _ = lastVersion(tx, nameKey(agent, name))
-		return nil
-	})
-	return last, err
+// UnsealNew opens a secret that is not stored yet. It must be sealed to the newest key, else the error
+// matches ErrOldKey.
+func (s *Store) UnsealNew(sec *control.SealedSecret) (secret.Value, error) {
+	return s.keys()[:1].unseal(sec)
 }
 
-// get returns one version, which must be what its place says: the seal binds the value to its Meta, and
-// this binds the Meta to where it stands.
-func get(tx *bbolt.Tx, name []byte, version int) (control.SealedSecret, error) {
-	var sec control.SealedSecret
-	b := tx.Bucket(bucketSecrets).Get(versionKey(name, version))
-	if b == nil {
-		return sec, ErrNotFound
+func (v *view) secret(agent, name string, version int) (control.SealedSecret, error) {
+	p, err := v.page(prefixAgents + agent)
+	if err != nil {
+		return control.SealedSecret{}, err
 	}
-	err := json.Unmarshal(b, &sec)
-	m := &sec.Meta
-	if err != nil || m.Version != version || !bytes.Equal(nameKey(m.Agent, m.Name), name) {
-		return control.SealedSecret{}, fmt.Errorf("secret %q version %d: %w", bytes.ReplaceAll(name, []byte{0}, []byte{'/'}), version, ErrTampered)
+	en := p.find(name)
+	if en == nil || en.state == stateDeleted {
+		return control.SealedSecret{}, ErrNotFound
+	}
+	if version == 0 {
+		version = en.last()
+	}
+	raw, err := v.record(agent, en, version)
+	if err != nil {
+		return control.SealedSecret{}, err
+	}
+	sec, err := decodeRecord(raw)
+	if err != nil {
+		return control.SealedSecret{}, &TamperedError{Agent: agent, Name: name, Version: version, Why: err.Error()}
 	}
 	return sec, nil
 }
 
-func nameKey(agent, name string) []byte { return append(append([]byte(agent), 0), name...) }
-
-func versionKey(name []byte, version int) []byte {
-	return binary.BigEndian.AppendUint64(append(append([]byte{}, name...), 0), uint64(version))
+// DeleteSecret removes every version of a secret and returns what it was. The name's last version
+// number stays, so that it is not used again. One that was changed outside of torno is removed too.
+func (s *Store) DeleteSecret(agent, name string) (control.Meta, error) {
+	meta := control.Meta{Agent: agent, Name: name}
+	err := s.change(&s.agents, func(e *edit) ([]Change, error) {
+		p, err := e.page(prefixAgents + agent)
+		if err != nil {
+			return nil, err
+		}
+		en := p.find(name)
+		if en == nil || en.state == stateDeleted {
+			return nil, ErrNotFound
+		}
+		meta.Version = en.last()
+		if m, err := e.meta(agent, en); err == nil {
+			meta = m
+		}
+		for v := en.first; v <= en.last(); v++ {
+			if err := e.tx.Bucket(bucketSecrets).Delete(versionKey(agent, name, v)); err != nil {
+				return nil, err
+			}
+		}
+		en.close(stateDeleted, en.last(), time.Now().UnixNano())
+		return []Change{{EventDeleted, agent, name, meta.Version}}, nil
+	})
+	return meta, err
 }
 
-func lastVersion(tx *bbolt.Tx, name []byte) (version int, state byte) {
-	return decodeVersion(tx.Bucket(bucketVersions).Get(name))
+// Last returns the last version number that a name ever had, 0 if none, and when that version was made or
+// deleted.
+func (s *Store) Last(agent, name string) (version int, changed time.Time, err error) {
+	err = s.view(&s.agents, func(v *view) error {
+		p, err := v.page(prefixAgents + agent)
+		if err != nil {
+			return err
+		}
+		if en := p.find(name); en != nil {
+			version, changed = en.last(), time.Unix(0, en.changed).UTC()
+		}
+		return nil
+	})
+	return version, changed, err
 }
 
-func decodeVersion(b []byte) (version int, state byte) {
-	if len(b) != 9 {
-		return 0, 0
-	}
-	return int(binary.BigEndian.Uint64(b)), b[8]
-}
-
-func putVersion(tx *bbolt.Tx, name []byte, version int, state byte) error {
-	return tx.Bucket(bucketVersions).Put(name, append(binary.BigEndian.AppendUint64(nil, uint64(version)), state))
+// versionKey is where a version stands in bucketSecrets.
+func versionKey(agent, name string, version int) []byte {
+	b := make([]byte, 0, len(agent)+len(name)+10)
+	b = append(append(append(append(b, agent...), 0), name...), 0)
+	return binary.BigEndian.AppendUint64(b, uint64(version))
 }

@@ -18,17 +18,20 @@ const signingName = "audit"
 // record as every other, encrypted under a key derived from the broker's own, so that who has the disk alone can sign
 // nothing. The error matches ErrTampered if it was edited.
 func (s *Store) SigningSeed() (secret.Value, error) {
-	seed, err := s.get(bucketSigning, signingName)
+	const page = prefixSigning + signingName
+	seed, err := s.getBox(&s.signing, page, signingName, bucketSigning, signingName)
 	if errors.Is(err, ErrNotFound) {
 		seed = make([]byte, SigningSeedSize)
 		_, _ = rand.Read(seed) // never fails
-		err = s.put(bucketSigning, signingName, seed)
+		err = s.change(&s.signing, func(e *edit) ([]Change, error) {
+			return nil, e.putBox(page, signingName, bucketSigning, signingName, seed)
+		})
 	}
 	if err == nil && len(seed) != SigningSeedSize {
 		err = fmt.Errorf("signing seed of %d bytes, want %d", len(seed), SigningSeedSize)
 	}
 	if err != nil {
-		return secret.Value{}, fmt.Errorf("the audit's signing key: %w", err)
+		return secret.Value{}, subject(err, "the audit's signing key")
 	}
 	return secret.New(seed), nil
 }

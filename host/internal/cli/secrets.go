@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"torno.internal/host/internal/config"
 	"torno.internal/protocol/control"
 )
 
@@ -25,7 +27,8 @@ func newSecretsListCommand() *cobra.Command {
 
 Without AGENT the secrets of all agents are listed. A secret that the agent's
 trusted file declares and that is not set is listed as missing. One that is too
-short for the guarantee is listed as weak.`,
+short for the guarantee is listed as weak, and one that was changed outside of
+torno as broken: it is refused until it is set anew or a backup is restored.`,
 		Example:           "  torno secrets list\n  torno secrets list my-agent --json",
 		ValidArgsFunction: completeAgents,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -60,6 +63,11 @@ func printSecrets(cmd *cobra.Command, infos []control.SecretInfo) error {
 	for _, i := range infos {
 		if i.Missing {
 			rows = append(rows, []string{i.Agent, i.Name, "-", "missing", "", ""})
+			continue
+		}
+		if i.Broken != "" {
+			rows = append(rows, []string{i.Agent, cmp.Or(i.Name, "*"), "-", "broken", "", ""})
+			fmt.Fprintln(cmd.ErrOrStderr(), "torno:", config.EscapeControl(i.Broken))
 			continue
 		}
 		rows = append(rows, []string{i.Agent, i.Name, strconv.Itoa(i.Version), kindOf(i.Meta), audienceOf(i.Meta), age(i.Created)})

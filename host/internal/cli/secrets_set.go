@@ -153,7 +153,7 @@ func (e *entry) keepCustom(ctx context.Context, c *client) error {
 		return err
 	}
 	for _, i := range infos {
-		if i.Name == e.key && !i.Missing && i.Preset == "" {
+		if i.Name == e.key && !i.Missing && i.Broken == "" && i.Preset == "" {
 			e.meta.Audience, e.meta.Inject, e.meta.Expose, e.meta.Preset = i.Audience, i.Inject, i.Expose, ""
 			if e.meta.Rotation == "" {
 				e.meta.Rotation = i.Rotation

@@ -1,0 +1,81 @@
+package audit
+
+import (
+	"bytes"
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"torno.internal/protocol/control"
+)
+
+// Commit records what one commit of the store did, one record each with the commit's number and the hash of
+// its manifest, and returns when they are on disk.
+func (l *Log) Commit(records []Record) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range records {
+		r := &records[i]
+		if _, err := l.append("event", 0, func(b []byte) []byte { return r.appendTo(b) }); err != nil {
+			return err
+		}
+	}
+	return unix.Fdatasync(int(l.seg.Fd()))
+}
+
+// LastCommit returns the last record in dir of a commit of the store, or a zero one if there is none.
+func LastCommit(dir string) (control.AuditRecord, error) {
+	var last control.AuditRecord
+	err := eachCommit(dir, func(here []control.AuditRecord) bool {
+		if len(here) == 0 {
+			return true
+		}
+		last = here[len(here)-1]
+		return false
+	})
+	return last, err
+}
+
+// CommitsSince returns the records in dir of commits of the store after number, oldest first.
+func CommitsSince(dir string, number uint64) ([]control.AuditRecord, error) {
+	var all []control.AuditRecord
+	err := eachCommit(dir, func(here []control.AuditRecord) bool {
+		older := 0
+		for older < len(here) && here[older].Commit <= number {
+			older++
+		}
+		all = append(here[older:len(here):len(here)], all...)
+		return older == 0
+	})
+	return all, err
+}
+
+// eachCommit calls f with the records of commits in each segment, the newest segment first, until f
+// returns false.
+func eachCommit(dir string, f func(here []control.AuditRecord) bool) error {
+	paths, err := segments(dir)
+	if err != nil {
+		return err
+	}
+	for i := len(paths) - 1; i >= 0; i-- {
+		var here []control.AuditRecord
+		_, err := scanFrom(paths[i], 0, func(line []byte) error {
+			if !bytes.Contains(line, []byte(`,"manifest":"`)) { // a quote in a string is escaped: none looks like this
+				return nil
+			}
+			r, err := Parse(line)
+			if err != nil || r.Commit == 0 {
+				return errors.Join(errors.New("a commit of the store is recorded badly"), err)
+			}
+			here = append(here, r)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if !f(here) {
+			return nil
+		}
+	}
+	return nil
+}
