@@ -176,7 +176,7 @@ func TestClientGone(t *testing.T) {
 			if err == nil {
 				t.Errorf("%s: the broker saw a clean end", path)
 			}
-		case <-time.After(3 * watchInterval):
+		case <-time.After(time.Minute):
 			t.Errorf("%s: the broker was not told", path)
 		}
 	}
@@ -213,14 +213,14 @@ func TestExpect(t *testing.T) {
 	req, _ := http.NewRequest("POST", "https://a.example/", strings.NewReader("content"))
 	req.Header.Set("Expect", "100-continue")
 	c := h.client()
-	c.Transport.(*http.Transport).ExpectContinueTimeout = 10 * time.Second
+	c.Transport.(*http.Transport).ExpectContinueTimeout = 5 * time.Minute
 	begun := time.Now()
 	resp, err := c.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	if b, _ := io.ReadAll(resp.Body); !strings.Contains(string(b), " 7 ") || time.Since(begun) > 5*time.Second {
+	if b, _ := io.ReadAll(resp.Body); !strings.Contains(string(b), " 7 ") || time.Since(begun) > time.Minute {
 		t.Errorf("%q after %v", b, time.Since(begun))
 	}
 }

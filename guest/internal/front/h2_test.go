@@ -339,8 +339,8 @@ func TestH2Cancel(t *testing.T) {
 		}
 		select {
 		case <-aborted:
-		case <-time.After(time.Second):
-			t.Errorf("%s: the broker hears nothing for a second", way)
+		case <-time.After(time.Minute):
+			t.Errorf("%s: the broker hears nothing", way)
 		}
 	}
 }

@@ -284,7 +284,7 @@ func TestHello(t *testing.T) {
 		}
 		return b.dial(ctx)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	h, err := Hello(ctx, flaky, protocol.HelloRequest{Nonce: []byte("nonce")})
 	if err != nil || h.Agent != "a" || tries != 3 {

@@ -189,7 +189,7 @@ func TestRunContextEnds(t *testing.T) {
 		if exit := wait(); exit.Signal != "KILL" {
 			t.Errorf("exit %v, want KILL", exit)
 		}
-		if d := time.Since(start); d < stopGrace || d > stopGrace+3*time.Second {
+		if d := time.Since(start); d < stopGrace || d > stopGrace+time.Minute {
 			t.Errorf("killed after %v, want %v", d, stopGrace)
 		}
 	})
