@@ -135,6 +135,23 @@ func TestAttack47ProofIsNoOracle(t *testing.T) {
 	}
 }
 
+// Secrets that are too short for the guarantee are not looked for: a search would tell who guesses.
+func TestAttack47WeakSecrets(t *testing.T) {
+	const weak = "hunter2hunter2x" // 15 bytes
+	d := newDesk(t, nil)
+	d.must(d.set("my-agent", "API_KEY", weak, 1))
+	id, ca := vmSession(t, d)
+	p, err := d.prove(id, memory(t, ca, weak))
+	if err != nil || p.Outcome != control.ProofClean || p.Secrets != 0 || p.Weak != 1 || !p.Control {
+		t.Errorf("%+v, %v; want nothing to be found of a weak secret", p, err)
+	}
+	d.must(d.set("my-agent", "API_KEY", weak+"y-and-more-of-it", 2)) // the control: one that is longer is found
+	id, ca = vmSession(t, d)
+	if p, err := d.prove(id, memory(t, ca, weak+"y-and-more-of-it")); err != nil || p.Outcome != control.ProofLeak {
+		t.Errorf("a longer one: %+v, %v", p, err)
+	}
+}
+
 // What is no memory of a VM of one's own is refused, and no descriptor stays behind.
 func TestAttack47WhatIsNoMemory(t *testing.T) {
 	d := newDesk(t, nil)
