@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 // archive writes entries, whose content is in Uname.
@@ -241,6 +242,28 @@ func TestImportRefuses(t *testing.T) {
 	}
 	entries, err := os.ReadDir(s.Dir)
 	if err != nil || len(entries) != 1 || entries[0].Name() != ".lock-image" {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+}
+
+// A full disk is said to be one, with what helps, and nothing is left on it.
+func TestNoSpace(t *testing.T) {
+	dir := t.TempDir()
+	if os.Geteuid() != 0 {
+		t.Skip("mounts a small disk, which needs root")
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
+	big := archive(t, &tar.Header{Name: "big", Typeflag: tar.TypeReg, Uname: strings.Repeat("x", 1<<20)})
+	_, err := (Store{Dir: dir}).Import(t.Context(), "image", From{Path: file(t, "big.tar", big)})
+	var e *Error
+	if !errors.As(err, &e) || !errors.Is(err, unix.ENOSPC) || !strings.Contains(e.Hint, "TORNO_IMAGES") {
+		t.Errorf("%v", err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 1 {
 		t.Errorf("left: %v, %v", entries, err)
 	}
 }
