@@ -118,7 +118,11 @@ func (x *exchange) judge() error {
 	if connect {
 		return nil
 	}
-	x.use, err = x.s.secrets().Select(x.authority, scheme, x.req.Fields)
+	secrets := x.s.secrets()
+	x.use, err = secrets.Select(x.authority, scheme, x.req.Fields)
+	if err == nil {
+		err = secrets.Misplaced(x.authority, scheme, x.req.Fields, x.req.Path)
+	}
 	if x.guarded = x.s.guarded(x.authority, scheme); x.guarded != nil {
 		x.req.Fields = x.guarded.prepare(x.req.Fields)
 	}

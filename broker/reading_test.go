@@ -3,6 +3,7 @@ package broker
 import (
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"torno.internal/protocol"
@@ -57,5 +58,34 @@ func TestAttack21OverridingFields(t *testing.T) {
 		if err != nil || resp.Status != tt.status || hits != want {
 			t.Errorf("%s %s %v: %d (%s), %v; want %d", tt.method, tt.path, tt.fields, resp.Status, resp.Fields.Get(protocol.FieldReason), err, tt.status)
 		}
+	}
+}
+
+// TestAttack16PlaceholderInURL sends the placeholder that the workload holds to another host, in the URL: it stays here. In
+// content it passes, as text.
+func TestAttack16PlaceholderInURL(t *testing.T) {
+	up := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer up.Close()
+	d := newDesk(t, up)
+	d.must(d.setFor("a", "KEY", testKey, 1, "https://other.example"))
+	d.must(d.call("PUT", control.PathTrust, control.TrustedFile{Agent: "a", File: []byte("x"), Policy: control.AgentPolicy{
+		Name: "a", Secrets: []string{"KEY"}, Secret: map[string]control.Assertion{"KEY": {Placeholder: true}}, Egress: control.Egress{Default: "allow"},
+	}}, nil))
+	var s control.SessionCreated
+	d.must(d.call("POST", control.PathSessions, control.SessionRequest{
+		Agent: "a", Isolation: protocol.IsolationNamespace, Workload: protocol.Workload{Argv: []string{"true"}}, File: []byte("x"),
+	}, &s))
+	h, err := d.hello(s.Broker, 1)
+	d.must(err)
+	p, err := d.dial(s.Broker, protocol.KindForward, h.Token)
+	d.must(err)
+	_, placeholder, _ := strings.Cut(h.Env[0], "=")
+	if resp, _, err := p.ask(get("/?key="+placeholder), ""); err != nil || resp.Fields.Get(protocol.FieldReason) != "placeholder_blocked" {
+		t.Errorf("in the URL: %+v, %v", resp, err)
+	}
+	req := get("/")
+	req.Method = "POST"
+	if resp, _, err := p.ask(req, placeholder); err != nil || resp.Status != 200 {
+		t.Errorf("in content: %+v, %v", resp, err)
 	}
 }

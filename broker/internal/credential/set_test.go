@@ -204,6 +204,42 @@ func TestAttack16PlaceholderInWrongPlace(t *testing.T) {
 	w.check(t, "cut off", "https", "ab.example", "placeholder_blocked", auth("Bearer "+w.a[:len(w.a)-1]))
 }
 
+// TestAttack16PlaceholderInTarget puts placeholders into paths, queries and cookies, spelled in every way.
+func TestAttack16PlaceholderInTarget(t *testing.T) {
+	w, other := newWorld(t), newWorld(t)
+	for name, put := range map[string]func(p string) (target string, fields protocol.Fields){
+		"query":          func(p string) (string, protocol.Fields) { return "/v1?key=" + p + "&x=1", nil },
+		"query, encoded": func(p string) (string, protocol.Fields) { return "/v1?key=" + strings.ReplaceAll(p, "I", "%49"), nil },
+		"query in base64": func(p string) (string, protocol.Fields) {
+			return "/v1?key=" + base64.StdEncoding.EncodeToString([]byte("u:"+p)), nil
+		},
+		"path": func(p string) (string, protocol.Fields) { return "/bot" + p + "/send", nil },
+		"cookie": func(p string) (string, protocol.Fields) {
+			return "/", protocol.Fields{{Name: "cookie", Value: "a=b; key=" + p}}
+		},
+	} {
+		for _, tt := range []struct {
+			host, placeholder, want string
+		}{
+			{"b.example", w.a, "placeholder_blocked"}, {"other.example", w.a, "placeholder_blocked"},
+			{"b.example", other.b, "placeholder_blocked"}, {"ab.example", w.a, ""}, {"ab.example", w.b, ""},
+		} {
+			target, fields := put(tt.placeholder)
+			got := ""
+			var refused *protocol.RefusedError
+			if err := w.Misplaced(authority(t, tt.host), "https", fields, target); errors.As(err, &refused) {
+				got = refused.Reason.String()
+			}
+			if got != tt.want {
+				t.Errorf("%s for %s: %q, want %q", name, tt.host, got, tt.want)
+			}
+		}
+	}
+	if err := w.Misplaced(authority(t, "other.example"), "https", protocol.Fields{{Name: "referer", Value: w.a}}, "/v1?q=tornoInert"+strings.Repeat("x", 9)); err != nil {
+		t.Errorf("text is refused: %v", err)
+	}
+}
+
 func TestRevoke(t *testing.T) {
 	w := newWorld(t)
 	revoked := w
