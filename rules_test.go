@@ -168,7 +168,7 @@ var decoders = map[string][]string{
 	"protocol/workspace":       {"FuzzReader", "FuzzHeader"},
 	"broker/internal/audit":    {"FuzzParseLink"},
 	"broker/internal/decode":   {"FuzzReader"},
-	"broker/internal/keyring":  {"FuzzDecodeFile"},
+	"broker/internal/keyring":  {"FuzzDecodeFile", "FuzzDecodeShare"},
 	"broker/internal/policy":   {"FuzzParseRule", "FuzzReadings"},
 	"broker/internal/redact":   {"FuzzMask"},
 	"broker/internal/session":  {"FuzzDecodeRecord"},

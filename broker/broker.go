@@ -21,6 +21,7 @@ import (
 	"torno.internal/broker/internal/store"
 	"torno.internal/broker/internal/upstream"
 	"torno.internal/protocol/control"
+	"torno.internal/protocol/secret"
 	"torno.internal/protocol/transport"
 )
 
@@ -32,8 +33,11 @@ type Config struct {
 	IdleExit   time.Duration  // end after so long without a session in use or a request; 0: never. A session of a VM that somebody else starts is in use until it ends
 	Abandoned  time.Duration  // end a session whose guest has had no stream for so long; 0: a minute. A living guest always has its events open
 	Version    string         // of this build, for people
-	Key        KeyConfig      // what opens the key file
 	Log        *slog.Logger   // nil: none
+
+	// Passphrase gives what opens the key file, where a passphrase protects it. It is asked once; nil: nobody
+	// can be asked.
+	Passphrase func() (secret.Value, error)
 
 	listenVSOCK func(transport.Addr, uint32) (net.Listener, error) // nil: the kernel's
 }
@@ -58,6 +62,9 @@ type Broker struct {
 
 	proving sync.Mutex // held while memory is searched
 
+	rotate   chan struct{} // holds one wish for a rotation of the key
+	rotation rotation
+
 	// Set by Serve before anything is served.
 	machines  net.Listener // on the kernel's vsock; nil: not listened on
 	vsockPort uint32       // its port
@@ -69,13 +76,13 @@ func Open(cfg Config) (*Broker, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	b := &Broker{cfg: cfg, log: cfg.Log, live: map[string]*live{}, cids: map[uint32]*cidListener{}, proofs: map[string][]time.Time{}, started: time.Now(), touched: time.Now()}
+	b := &Broker{cfg: cfg, log: cfg.Log, live: map[string]*live{}, cids: map[uint32]*cidListener{}, proofs: map[string][]time.Time{}, rotate: make(chan struct{}, 1), started: time.Now(), touched: time.Now()}
 	uc, err := upstream.ReadConfig(cfg.Operator)
 	if err != nil {
 		return nil, err
 	}
 	uc.Log = slog.New(newSparing(cfg.Log.Handler())) // what an upstream does wrong it may do as often as it likes
-	if b.store, err = store.Open(cfg.StateDir, cfg.Key.holders()...); err != nil {
+	if b.store, err = store.Open(cfg.StateDir, holders(cfg.Operator.Key, cfg.Passphrase)...); err != nil {
 		return nil, err
 	}
 	limits := audit.Options{
@@ -115,6 +122,7 @@ func (b *Broker) Serve(ctx context.Context) error {
 	b.resume()
 	var accepting sync.WaitGroup
 	defer accepting.Wait()
+	accepting.Go(func() { b.rotateKeys(ctx) })
 	if b.machines != nil {
 		accepting.Go(func() { b.serveVSOCK(ctx) })
 	}

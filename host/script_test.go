@@ -23,6 +23,21 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"stopbroker": func(ts *testscript.TestScript, _ bool, _ []string) {
+				stopBroker(t, filepath.Join(ts.Getenv("XDG_RUNTIME_DIR"), "torno", "control"))
+			},
+			"waitbroker": func(ts *testscript.TestScript, _ bool, _ []string) {
+				for range 600 {
+					if c, err := net.Dial("unix", filepath.Join(ts.Getenv("XDG_RUNTIME_DIR"), "torno", "control")); err == nil {
+						c.Close()
+						return
+					}
+					time.Sleep(50 * time.Millisecond)
+				}
+				ts.Fatalf("no broker answers")
+			},
+		},
 		Setup: func(e *testscript.Env) error {
 			runtime, err := os.MkdirTemp("", "ts") // short, for the socket's path
 			if err != nil {

@@ -13,6 +13,7 @@ import (
 const (
 	PathHealth      = "/v1/health"       // GET → Health
 	PathPublicKey   = "/v1/public-key"   // GET → PublicKey
+	PathKey         = "/v1/key"          // GET → KeyInfo; POST …/rotate → KeyInfo at once, the rotation goes on; POST …/protect KeyProtection → KeyInfo; POST …/split KeySplit → KeyInfo: records that it is done
 	PathPresets     = "/v1/presets"      // GET → []Preset; ?name=KEY → []Preset with at most one
 	PathSecrets     = "/v1/secrets"      // GET ?agent= → []SecretInfo; POST []SealedSecret → []SecretInfo, all or nothing; DELETE ?agent=&name= → SecretInfo
 	PathNextVersion = "/v1/secrets/next" // GET ?agent=&name= → NextVersion
@@ -63,6 +64,33 @@ type Health struct {
 type PublicKey struct {
 	ID  string `json:"id"` // short hash of Key, part of what a sealed secret is bound to
 	Key []byte `json:"key"`
+}
+
+// KeyInfo is what can be said about the broker's private key.
+type KeyInfo struct {
+	ID        string       `json:"id"`                 // of the public key that secrets are sealed to
+	Protected string       `json:"protected"`          // what the key file is encrypted under: "none", "passphrase", "credential", "command"
+	Rotation  *KeyRotation `json:"rotation,omitempty"` // under way
+	Problem   string       `json:"problem,omitempty"`  // why the last rotation stopped; it goes on when asked again
+}
+
+// KeyRotation is how far a rotation is.
+type KeyRotation struct {
+	Done  int `json:"done"`  // entries under the new key
+	Total int `json:"total"` // at its beginning
+}
+
+// KeyProtection asks for another protection of the key file.
+type KeyProtection struct {
+	Protect    string `json:"protect"`              // as in KeyInfo
+	Passphrase []byte `json:"passphrase,omitempty"` // the new one, for "passphrase"
+	Current    []byte `json:"current,omitempty"`    // the one that protects it now, if one does
+}
+
+// KeySplit says that the key was split into shares.
+type KeySplit struct {
+	Shares    int `json:"shares"`
+	Threshold int `json:"threshold"`
 }
 
 // Expose says how a secret reaches the workload, other than by being used for it.
@@ -205,6 +233,13 @@ type Config struct {
 	Egress    ConfigEgress       `json:"egress"`
 	Agents    map[string]Ceiling `json:"agents,omitempty"`
 	Limits    Limits             `json:"limits"`
+	Key       ConfigKey          `json:"key"`
+}
+
+// ConfigKey says what may protect the broker's key file, other than a passphrase.
+type ConfigKey struct {
+	Credential string   `json:"credential,omitempty"` // name of a credential that systemd hands to the service
+	Command    []string `json:"command,omitempty"`    // what prints the secret; the first an absolute path
 }
 
 // Limits hold for each session. Zero values mean the defaults.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"testing"
 )
@@ -64,4 +65,30 @@ func TestWipe(t *testing.T) {
 		t.Error("the zero Value is not empty")
 	}
 	zero.Wipe()
+}
+
+// locked returns how much of this process's memory is locked, in KiB.
+func locked(t *testing.T) (kib int) {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "VmLck:")
+	if _, err := fmt.Sscan(rest, &kib); err != nil {
+		t.Fatal(err)
+	}
+	return kib
+}
+
+// A locked value is not swapped; where the limit is too low nothing is promised, and said.
+func TestLock(t *testing.T) {
+	before := locked(t)
+	v := New(make([]byte, 16<<10))
+	if ok, now := v.Lock(), locked(t); ok != (now >= before+16) {
+		t.Errorf("locked: %v; %d KiB before, %d now", ok, before, now)
+	}
+	if !(Value{}).Lock() {
+		t.Error("there is nothing to lock in an empty value")
+	}
 }

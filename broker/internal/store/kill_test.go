@@ -3,6 +3,7 @@ package store
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -18,11 +19,14 @@ import (
 )
 
 // helperEnv makes the test binary a child that works on a store until it is killed.
-const helperEnv = "TORNO_STORE_CHILD"
+const (
+	helperEnv = "TORNO_STORE_CHILD"
+	workEnv   = "TORNO_STORE_WORK"
+)
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(helperEnv); dir != "" {
-		child(dir)
+		child(dir, os.Getenv(workEnv))
 	}
 	os.Exit(m.Run())
 }
@@ -37,7 +41,7 @@ func (a *lineAnchor) Record(c Commit) error {
 		return err
 	}
 	for _, ch := range c.Changes {
-		if _, err := fmt.Fprintf(f, "%d %x %s %s %s %d\n", c.Number, c.Manifest, ch.Event, ch.Agent, ch.Name, ch.Version); err != nil {
+		if _, err := fmt.Fprintf(f, "%d %x %q %q %q %d\n", c.Number, c.Manifest, ch.Event, ch.Agent, ch.Name, ch.Version); err != nil {
 			return err
 		}
 	}
@@ -54,7 +58,7 @@ func (a *lineAnchor) each(f func(Commit)) error {
 		var c Commit
 		var sum string
 		var ch Change
-		if n, _ := fmt.Sscanf(lines.Text(), "%d %s %s %s %s %d", &c.Number, &sum, &ch.Event, &ch.Agent, &ch.Name, &ch.Version); n != 6 {
+		if n, _ := fmt.Sscanf(lines.Text(), "%d %s %q %q %q %d", &c.Number, &sum, &ch.Event, &ch.Agent, &ch.Name, &ch.Version); n != 6 {
 			continue // a torn line, as the audit cuts one off
 		}
 		_, _ = hex.Decode(c.Manifest[:], []byte(sum))
@@ -78,8 +82,8 @@ func (a *lineAnchor) Since(number uint64, f func(Change)) error {
 
 func anchorOf(dir string) *lineAnchor { return &lineAnchor{filepath.Join(dir, "anchor")} }
 
-// child sets, replaces and deletes secrets and prints each that was acknowledged.
-func child(dir string) {
+// child works on the store in dir until it is killed.
+func child(dir, work string) {
 	fail := func(err error) {
 		fmt.Println("error", err)
 		os.Exit(1)
@@ -92,24 +96,36 @@ func child(dir string) {
 		fail(fmt.Errorf("%v, %v", findings, err))
 	}
 	fmt.Println("ready")
+	if work == "rotate" {
+		for {
+			if err := s.Rotate(context.Background(), quiet); err != nil {
+				fail(err)
+			}
+		}
+	}
+	fail(setForEver(s))
+}
+
+// setForEver sets, replaces and deletes secrets and prints each that was acknowledged.
+func setForEver(s *Store) error {
 	for {
 		name := string(rune('K' + rand.IntN(4)))
 		last, _, err := s.Last("a", name)
 		if err != nil {
-			fail(err)
+			return err
 		}
 		if rand.IntN(4) == 0 {
 			if _, err := s.DeleteSecret("a", name); errors.Is(err, ErrNotFound) {
 				continue
 			} else if err != nil {
-				fail(err)
+				return err
 			}
 			fmt.Println("deleted", name, last)
 			continue
 		}
 		m := control.Meta{Agent: "a", Name: name, Version: last + 1}
 		if err := s.SetSecrets([]control.SealedSecret{{Meta: m, KeyID: s.Public().ID(), Sealed: []byte("x")}}); err != nil {
-			fail(err)
+			return err
 		}
 		fmt.Println("set", name, last+1)
 	}
@@ -124,8 +140,13 @@ type process struct {
 
 func startChild(t *testing.T, dir string) *process {
 	t.Helper()
+	return startWorker(t, dir, "set")
+}
+
+func startWorker(t *testing.T, dir, work string) *process {
+	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), helperEnv+"="+dir)
+	cmd.Env = append(os.Environ(), helperEnv+"="+dir, workEnv+"="+work)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

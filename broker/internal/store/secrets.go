@@ -26,6 +26,8 @@ const (
 	EventCut        = "audit_cut"
 	EventRestored   = "store_restored"
 	EventRotated    = "key_rotated"
+	EventProtected  = "key_protected"
+	EventSplit      = "key_split"
 )
 
 // SetSecrets stores sealed secrets, all or none. Each must carry the version after the last one of its
@@ -182,6 +184,7 @@ func (s *Store) Unseal(agent, name string, version int) (secret.Value, error) {
 		value, err = v.keys.unseal(&sec)
 		return err
 	})
+	value.Lock()
 	return value, err
 }
 
@@ -263,4 +266,9 @@ func versionKey(agent, name string, version int) []byte {
 	b := make([]byte, 0, len(agent)+len(name)+10)
 	b = append(append(append(append(b, agent...), 0), name...), 0)
 	return binary.BigEndian.AppendUint64(b, uint64(version))
+}
+
+// Note records something that changes nothing in the store.
+func (s *Store) Note(c Change) error {
+	return s.change(&s.agents, func(*edit) ([]Change, error) { return []Change{c}, nil })
 }

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -46,8 +47,9 @@ type Store struct {
 
 	agents, sessions, signing ledger
 
-	ring    *keyring.Ring // held by the one who holds agents.mu
-	current atomic.Pointer[keys]
+	ring     *keyring.Ring // held by the one who holds agents.mu
+	current  atomic.Pointer[keys]
+	rotating sync.Mutex // held while Rotate runs
 
 	// Held by the one who holds agents.mu.
 	anchor  Anchor
@@ -99,6 +101,9 @@ func (s *Store) open(holders []keyring.Holder) error {
 // openKeys opens the key file. It is made with the store, and never when there is a store without it.
 func (s *Store) openKeys(holders []keyring.Holder) error {
 	path := filepath.Join(s.dir, keyring.FileName)
+	if err := keyring.Sweep(path); err != nil {
+		return err
+	}
 	var err error
 	s.ring, err = keyring.Open(path, holders...)
 	if errors.Is(err, keyring.ErrNoKey) {
@@ -118,6 +123,9 @@ func (s *Store) useRing() error {
 	ks, err := newKeys(s.ring.Keys())
 	if err != nil {
 		return err
+	}
+	for _, k := range ks {
+		k.private.Bytes().Lock()
 	}
 	s.current.Store(&ks)
 	return nil

@@ -20,8 +20,9 @@ import (
 func newServeCommand(version string) *cobra.Command {
 	var path, level string
 	var idle time.Duration
+	passphraseFD := -1
 	cmd := &cobra.Command{
-		Use:   "serve [--config broker.toml] [--idle-exit D]",
+		Use:   "serve [--config broker.toml] [--idle-exit D] [--passphrase-fd N]",
 		Short: "Run the broker",
 		Long: `Run the broker: the service that keeps secrets, decides, calls upstreams and
 records.
@@ -30,7 +31,11 @@ It serves until it is interrupted. Sessions outlive it: the next broker with the
 same state takes them up again. "torno run" starts a broker by itself when none
 runs; run one yourself, under a user of its own, where that matters.
 
-Without --config it reads broker.toml in the state directory, if there is one.`,
+Without --config it reads broker.toml in the state directory, if there is one.
+
+Where a passphrase protects the key (torno key protect) it is read from
+--passphrase-fd, else from a credential of systemd named torno-passphrase, else
+asked for on the terminal.`,
 		Example: "  torno serve\n  torno serve --config /etc/torno/broker.toml --log debug",
 		Args:    exactArgs(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -40,11 +45,13 @@ Without --config it reads broker.toml in the state directory, if there is one.`,
 				return usageError{fmt.Errorf("--log %q: want debug, info, warn or error", level)}
 			}
 			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: l}))
-			return serve(cmd, broker.Config{IdleExit: idle, Version: version, Log: log}, path)
+			c := broker.Config{IdleExit: idle, Version: version, Log: log, Passphrase: readPassphrase(cmd, passphraseFD)}
+			return serve(cmd, c, path)
 		},
 	}
 	cmd.Flags().StringVar(&path, "config", "", "the operator's `file`")
 	cmd.Flags().DurationVar(&idle, "idle-exit", 0, "end after so long without sessions and requests (0: never)")
+	cmd.Flags().IntVar(&passphraseFD, "passphrase-fd", -1, "`descriptor` to read the key's passphrase from")
 	cmd.Flags().StringVar(&level, "log", "info", "what to log: debug, info, warn, error")
 	return cmd
 }
@@ -65,9 +72,24 @@ func serve(cmd *cobra.Command, c broker.Config, path string) error {
 	}
 	b, err := broker.Open(c)
 	if err != nil {
-		return &hintError{err, "torno doctor looks for what is wrong"}
+		return openHint(err)
 	}
 	return errors.Join(b.Serve(cmd.Context()), b.Close())
+}
+
+// openHint says what to do about a broker that does not open its state.
+func openHint(err error) error {
+	var h *hintError
+	hint := broker.Hint(err)
+	switch {
+	case errors.As(err, &h):
+		return err
+	case hint == "" && broker.BusyPID(err) != 0:
+		hint = "one broker serves all: torno commands find it; TORNO_STATE names another directory"
+	case hint == "":
+		hint = "torno doctor looks for what is wrong"
+	}
+	return &hintError{err, hint}
 }
 
 // readOperator reads broker.toml: the file named, which must be there, or the one beside the state.

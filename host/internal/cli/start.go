@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/spf13/cobra"
+
+	"torno.internal/broker"
 	"torno.internal/host/internal/awake"
 )
 
@@ -45,6 +49,15 @@ func (c *client) start(ctx context.Context) error {
 		return err
 	}
 	cmd := exec.Command(self, "serve", "--idle-exit", "10m")
+	passphrase, err := passphraseForStart(ctx)
+	if err != nil {
+		return err
+	}
+	defer passphrase.Close()
+	if passphrase != nil {
+		cmd.Args = append(cmd.Args, "--passphrase-fd", "3")
+		cmd.ExtraFiles = []*os.File{passphrase}
+	}
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, "/"
 	cmd.Env, err = serveEnv()
 	if err != nil {
@@ -66,7 +79,8 @@ func (c *client) start(ctx context.Context) error {
 			if _, err := c.health(ctx); err == nil {
 				return nil // another torno started one at the same time
 			}
-			return &hintError{fmt.Errorf("torno serve ended at once: %s", lastLine(log.Name())), hint}
+			why, itsHint := lastWords(log.Name())
+			return &hintError{fmt.Errorf("torno serve ended at once: %s", why), cmp.Or(itsHint, hint)}
 		case <-deadline:
 			return &hintError{fmt.Errorf("torno serve does not answer within %v", brokerWait), hint}
 		case <-slow:
@@ -79,6 +93,38 @@ func (c *client) start(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// passphraseForStart asks for the passphrase of the key, where one protects it, and returns what the broker
+// reads it from; nil: it needs none.
+func passphraseForStart(ctx context.Context) (*os.File, error) {
+	state, err := stateDir()
+	if err != nil {
+		return nil, err
+	}
+	protected, err := broker.KeyProtection(state)
+	if err != nil || protected != broker.ProtectedByPassphrase {
+		return nil, nil // what is wrong with the file the broker says better
+	}
+	if !isTerminal(os.Stdin) {
+		return nil, &hintError{errors.New("no broker runs, and a passphrase protects its key"), "run torno serve on a terminal first, or torno serve --passphrase-fd 0 <file"}
+	}
+	ask := &cobra.Command{}
+	ask.SetContext(ctx)
+	s, err := readLine(ask, passphraseQuestion, false)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Wipe()
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	// It is shorter than what a pipe holds.
+	if err := errors.Join(s.Use(func(b []byte) error { _, err := w.Write(b); return err }), w.Close()); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
 }
 
 // serveEnv is our environment with the places made absolute: the broker starts in another directory.
@@ -108,12 +154,16 @@ func openServeLog() (*os.File, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW, 0o600)
 }
 
-// lastLine returns the last line of a file, or nothing.
-func lastLine(path string) string {
+// lastWords returns the error that a broker ended with and the hint that goes with it, by its log.
+func lastWords(path string) (why, hint string) {
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return ""
+		return "", ""
 	}
-	text := strings.TrimSpace(string(b))
-	return text[strings.LastIndexByte(text, '\n')+1:]
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	last := len(lines) - 1
+	if h, ok := strings.CutPrefix(lines[last], "hint: "); ok && last > 0 {
+		hint, last = h, last-1
+	}
+	return strings.TrimPrefix(lines[last], "torno: "), hint
 }

@@ -33,6 +33,7 @@ func ParseBroker(file string, b []byte) (control.Config, error) {
 	egress.done()
 	c.Agents = readCeilings(t.table("agents"))
 	c.Limits = readLimits(t.table("limits"))
+	c.Key = readKey(t.table("key"))
 	t.done()
 	if err := newErrors(file, t.doc.problems); err != nil {
 		return control.Config{}, err
@@ -85,6 +86,18 @@ func readLimits(t *table) control.Limits {
 	}
 	t.done()
 	return l
+}
+
+func readKey(t *table) control.ConfigKey {
+	k := control.ConfigKey{Credential: t.text("credential"), Command: t.texts("command")}
+	if t.has("credential") && (k.Credential == "" || k.Credential != filepath.Base(k.Credential) || k.Credential == "..") {
+		t.fail(t.at("credential"), "key.credential is %q, not the name of a credential (systemd.exec(5))", k.Credential)
+	}
+	if t.has("command") && (len(k.Command) == 0 || !filepath.IsAbs(k.Command[0])) {
+		t.fail(t.at("command"), "key.command begins with no absolute path")
+	}
+	t.done()
+	return k
 }
 
 func readUpstreams(t *table, dir string) []control.Upstream {

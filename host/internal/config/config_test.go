@@ -242,6 +242,10 @@ deny = ["evil.example"]
 reflections_per_response = 9
 audit_records_per_second = 1000
 audit_mib_per_hour = 512
+
+[key]
+credential = "torno-key"
+command = ["/usr/bin/tpm-unseal", "--key", "7"]
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -260,6 +264,7 @@ audit_mib_per_hour = 512
 			"other": {},
 		},
 		Limits: control.Limits{ReflectionsPerResponse: 9, AuditRecordsPerSecond: 1000, AuditMiBPerHour: 512},
+		Key:    control.ConfigKey{Credential: "torno-key", Command: []string{"/usr/bin/tpm-unseal", "--key", "7"}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -297,6 +302,9 @@ allows = []
 [limits]
 audit_records_per_second = 0
 audit_mib_per_hour = "all"
+[key]
+credential = "../key"
+command = ["tpm-unseal"]
 `
 	const want = `broker.toml:3: upstream without host
 broker.toml:4: unknown key "upstream.1.hots" (did you mean "upstream.1.host"?)
@@ -314,7 +322,9 @@ broker.toml:21: agents.a.cookies is "eat", not one of ["strip" "pass"]
 broker.toml:23: unknown key "agents.a.egress.allows" (did you mean "agents.a.egress.allow"?)
 broker.toml:24: unknown key "agent" (did you mean "agents"?)
 broker.toml:26: limits.audit_records_per_second is 0, not from 1 to 1048576
-broker.toml:27: limits.audit_mib_per_hour must be a number`
+broker.toml:27: limits.audit_mib_per_hour must be a number
+broker.toml:29: key.credential is "../key", not the name of a credential (systemd.exec(5))
+broker.toml:30: key.command begins with no absolute path`
 	_, err := ParseBroker("broker.toml", []byte(text))
 	if err == nil {
 		t.Fatal("ParseBroker succeeds")
