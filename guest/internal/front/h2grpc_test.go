@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,7 +45,7 @@ func (h *house) forwardTo(addr string) func(*protocol.Request, *bhttp.Reader, *b
 		body := &content{r: r, cancel: cancel, seen: make(chan error, 1)}
 		out := (&http.Request{Method: req.Method, URL: path, Header: http.Header{}, Host: req.Authority, Body: body}).WithContext(ctx)
 		for _, l := range req.Fields {
-			if !strings.HasPrefix(l.Name, "torno-") {
+			if !strings.HasPrefix(l.Name, "torno-") && l.Name != "grpc-timeout" { // the client's clock shall be the first to ring
 				out.Header.Add(l.Name, l.Value)
 			}
 		}
@@ -62,9 +63,10 @@ func (h *house) forwardTo(addr string) func(*protocol.Request, *bhttp.Reader, *b
 
 // A content is a request's, whose failure aborts its exchange.
 type content struct {
-	r      *bhttp.Reader
-	cancel context.CancelFunc
-	seen   chan error // what watch saw
+	r       *bhttp.Reader
+	cancel  context.CancelFunc
+	watched atomic.Bool
+	seen    chan error // what watch saw, or that nobody will look
 }
 
 func (b *content) Read(p []byte) (int, error) {
@@ -84,6 +86,9 @@ func (b *content) Read(p []byte) (int, error) {
 
 // watch cancels when the stream ends before the response has.
 func (b *content) watch() {
+	if b.watched.Swap(true) {
+		return
+	}
 	go func() {
 		err := b.r.Await()
 		if err != nil {
@@ -93,7 +98,13 @@ func (b *content) watch() {
 	}()
 }
 
-func (b *content) Close() error { return nil }
+// Close is called by who wants no more of it, maybe long before its end: then the stream is of no more use.
+func (b *content) Close() error {
+	if !b.watched.Swap(true) {
+		b.seen <- errors.New("content that nobody reads")
+	}
+	return nil
+}
 
 func answer(resp *http.Response, w *bhttp.Writer) error {
 	head := protocol.Response{Status: resp.StatusCode, Fields: fieldsOf(resp.Header)}
