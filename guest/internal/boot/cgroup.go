@@ -31,7 +31,7 @@ func (g *guest) makeCgroup(context.Context) error {
 	if err := unix.Sysinfo(&info); err != nil {
 		return err
 	}
-	total := uint64(info.Totalram) * uint64(info.Unit)
+	total := info.Totalram * uint64(info.Unit)
 	limit := max(total-min(keptBack, total/4), total/2)
 	dir := filepath.Join(cgroupRoot, cgroupName)
 	controllers := []string{"memory", "pids"}
