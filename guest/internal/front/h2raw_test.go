@@ -143,6 +143,9 @@ func (c *h2raw) outcome() string {
 		case *http2.GoAwayFrame:
 			return strings.Join(append(said, fmt.Sprint("GOAWAY ", f.ErrCode)), " ")
 		case *http2.PingFrame:
+			if len(said) == 0 {
+				continue // the answer to a ping of the outcome before
+			}
 			if pings++; pings == 3 {
 				return strings.Join(said, " ")
 			}
