@@ -166,7 +166,7 @@ var decoders = map[string][]string{
 	"protocol/transport":       {"FuzzParseAddr", "FuzzReadAnswer"},
 	"protocol/websocket":       {"FuzzFrames"},
 	"protocol/workspace":       {"FuzzReader", "FuzzHeader"},
-	"broker/internal/audit":    {"FuzzParseLink"},
+	"broker/internal/audit":    {"FuzzDecode", "FuzzWriteRead"},
 	"broker/internal/decode":   {"FuzzReader"},
 	"broker/internal/keyring":  {"FuzzDecodeFile", "FuzzDecodeShare"},
 	"broker/internal/policy":   {"FuzzParseRule", "FuzzReadings"},

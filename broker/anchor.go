@@ -24,6 +24,9 @@ func (a *anchor) Record(c store.Commit) error {
 			Event: ch.Event, Agent: ch.Agent, Secret: ch.Name, Version: ch.Version,
 			Commit: c.Number, Manifest: hex.EncodeToString(c.Manifest[:]),
 		}
+		if ch.Event == store.EventTrusted { // its name is the hash of the file
+			records[i].Secret, records[i].SHA256 = "", ch.Name
+		}
 	}
 	return a.log.Commit(records)
 }

@@ -48,6 +48,7 @@ type Broker struct {
 	log      *slog.Logger
 	store    *store.Store
 	audit    *audit.Log
+	auditKey control.AuditKeys
 	upstream *upstream.Client
 	matchers redact.Cache
 	started  time.Time
@@ -85,24 +86,22 @@ func Open(cfg Config) (*Broker, error) {
 	if b.store, err = store.Open(cfg.StateDir, holders(cfg.Operator.Key, cfg.Passphrase)...); err != nil {
 		return nil, err
 	}
-	limits := audit.Options{
-		RecordsPerSecond: cfg.Operator.Limits.AuditRecordsPerSecond,
-		BytesPerHour:     int64(cfg.Operator.Limits.AuditMiBPerHour) << 20,
-	}
-	if b.audit, err = audit.Open(b.auditDir(), limits); err != nil {
+	if err := b.openAudit(); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the audit: %w", err), b.store.Close())
 	}
 	if err := b.anchorStore(); err != nil {
 		return nil, errors.Join(err, b.audit.Close(), b.store.Close())
 	}
+	if err := b.recordStart(); err != nil {
+		return nil, errors.Join(fmt.Errorf("recording the start: %w", err), b.audit.Close(), b.store.Close())
+	}
 	b.upstream = upstream.New(uc)
 	return b, nil
 }
 
-func (b *Broker) auditDir() string { return filepath.Join(b.cfg.StateDir, "audit") }
-
 // Close ends what is still open and closes the state.
 func (b *Broker) Close() error {
+	b.recordOwn(&audit.Record{Event: eventStopped})
 	return errors.Join(b.upstream.Close(), b.audit.Close(), b.store.Close())
 }
 

@@ -55,7 +55,7 @@ func TestExchange(t *testing.T) {
 		}
 	}
 	var v control.AuditVerdict
-	d.must(d.call("POST", control.PathAuditVerify, nil, &v))
+	d.must(d.call("POST", control.PathAuditVerify, control.AuditCheck{}, &v))
 	if !v.OK || v.Records < 10 {
 		t.Errorf("audit: %+v", v)
 	}

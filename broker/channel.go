@@ -102,6 +102,7 @@ func (s *live) hello(req protocol.HelloRequest) (protocol.HelloResponse, error) 
 		return protocol.HelloResponse{}, protocol.Refuse(protocol.ReasonInternal, err)
 	}
 	s.log.Info("hello", "guest", req.Guest)
+	s.note(eventHello, "", false)
 	return protocol.HelloResponse{
 		Agent:     s.agent,
 		Session:   s.id,

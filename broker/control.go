@@ -5,9 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"os"
-	"strconv"
 
-	"torno.internal/broker/internal/audit"
 	ctlserver "torno.internal/broker/internal/control"
 	"torno.internal/broker/internal/store"
 	"torno.internal/protocol"
@@ -40,7 +38,10 @@ func (b *Broker) handler() http.Handler {
 	mux.Handle("POST "+control.PathSession+"{id}/prove", ctlserver.Get(b.log, b.prove))
 	mux.Handle("POST "+control.PathPolicyCheck, ctlserver.Handle(b.log, b.checkPolicy))
 	mux.Handle("GET "+control.PathAudit, http.HandlerFunc(b.tailAudit))
-	mux.Handle("POST "+control.PathAuditVerify, ctlserver.Get(b.log, b.verifyAudit))
+	mux.Handle("POST "+control.PathAuditVerify, ctlserver.Handle(b.log, b.verifyAudit))
+	mux.Handle("POST "+control.PathAuditQuery, http.HandlerFunc(b.queryAudit))
+	mux.Handle("POST "+control.PathAuditCheckpoint, http.HandlerFunc(b.checkpointAudit))
+	mux.Handle("GET "+control.PathAuditKeys, ctlserver.Get(b.log, b.auditKeys))
 	return mux
 }
 
@@ -56,28 +57,6 @@ func (b *Broker) health(*http.Request) (control.Health, error) {
 func (b *Broker) publicKey(*http.Request) (control.PublicKey, error) {
 	k := b.store.Public()
 	return control.PublicKey{ID: k.ID(), Key: k.Bytes()}, nil
-}
-
-func (b *Broker) tailAudit(w http.ResponseWriter, r *http.Request) {
-	last, err := strconv.Atoi(r.FormValue("last"))
-	if err != nil || last < 0 {
-		last = 10
-	}
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	flush := http.NewResponseController(w)
-	err = audit.Tail(r.Context(), b.auditDir(), last, r.FormValue("follow") != "", func(line []byte) error {
-		if _, err := w.Write(append(line, '\n')); err != nil {
-			return err
-		}
-		return flush.Flush()
-	})
-	if err != nil && r.Context().Err() == nil {
-		b.log.Error("audit tail", "err", err)
-	}
-}
-
-func (b *Broker) verifyAudit(*http.Request) (control.AuditVerdict, error) {
-	return audit.Verify(b.auditDir())
 }
 
 // checkPolicy explains what would happen to one request of an agent, without sending it.

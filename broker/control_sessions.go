@@ -71,7 +71,7 @@ func (b *Broker) createSession(ctx context.Context, req control.SessionRequest) 
 	if c := ctlserver.ConnOf(ctx); c != nil {
 		s.owner.Store(c.PID)
 	}
-	b.record(&control.Meta{Agent: s.agent, Name: s.id}, "session_created")
+	s.event(eventCreated, caller(ctx))
 	s.log.Info("session created", "isolation", string(req.Isolation))
 	return control.SessionCreated{
 		ID: s.id, Broker: b.servePlace(record), Boot: boot, Warnings: append(p.warnings(), record.Weaknesses()...),
@@ -206,12 +206,12 @@ func noSession(id string) error {
 
 // revokeSession ends a session for ever and cuts all that it has open.
 func (b *Broker) revokeSession(r *http.Request) (control.SessionInfo, error) {
-	return b.finish(r.PathValue("id"), "session_revoked", (*live).revoke)
+	return b.finish(r.PathValue("id"), eventRevoked, caller(r.Context()), (*live).revoke)
 }
 
 // endSession ends a session whose workload has ended.
 func (b *Broker) endSession(r *http.Request) (control.SessionInfo, error) {
-	return b.finish(r.PathValue("id"), "session_ended", (*live).end)
+	return b.finish(r.PathValue("id"), eventEnded, caller(r.Context()), (*live).end)
 }
 
 // unsuspendSession lets a session go on whose answers repeated secrets.
@@ -223,11 +223,11 @@ func (b *Broker) unsuspendSession(r *http.Request) (control.SessionInfo, error) 
 	if err := s.unsuspend(); err != nil {
 		return control.SessionInfo{}, err
 	}
-	b.record(&control.Meta{Agent: s.agent, Name: s.id}, "session_resumed")
+	s.event(eventResumed, caller(r.Context()))
 	return s.info(), nil
 }
 
-func (b *Broker) finish(id, event string, how func(*live) error) (control.SessionInfo, error) {
+func (b *Broker) finish(id, event, by string, how func(*live) error) (control.SessionInfo, error) {
 	s := b.get(id)
 	if s == nil {
 		return control.SessionInfo{}, noSession(id)
@@ -236,7 +236,7 @@ func (b *Broker) finish(id, event string, how func(*live) error) (control.Sessio
 	if err := how(s); err != nil {
 		return control.SessionInfo{}, err
 	}
-	b.record(&control.Meta{Agent: s.agent, Name: s.id}, event)
+	s.event(event, by)
 	return s.info(), nil
 }
 
@@ -252,10 +252,14 @@ func (b *Broker) resume() {
 			continue
 		}
 		p, err := b.resumePlan(record)
+		var s *live
 		if err == nil {
-			_, err = b.start(record, p)
+			s, err = b.start(record, p)
 		}
-		if err != nil {
+		if err == nil {
+			s.event(eventTakenUp, "")
+		} else {
+			b.recordOwn(&audit.Record{Session: record.ID(), Agent: record.Agent(), Event: eventNotTakenUp})
 			b.log.Error("a session can't be resumed", "session", record.ID(), "agent", record.Agent(), "err", err)
 		}
 	}
@@ -277,11 +281,4 @@ func (b *Broker) resumePlan(record *session.Session) (*plan, error) {
 		p.metas = append(p.metas, sealed.Meta)
 	}
 	return p, b.compile(p)
-}
-
-// record writes an operator's act to the audit.
-func (b *Broker) record(m *control.Meta, event string) {
-	if err := b.audit.Event(&audit.Record{Agent: m.Agent, Secret: m.Name, Version: m.Version, Event: event}); err != nil {
-		b.log.Error("recording an event", "event", event, "err", err)
-	}
 }

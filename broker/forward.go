@@ -53,12 +53,8 @@ func (s *live) exchange(ctx context.Context, st *stream) (reusable bool, err err
 	if err := x.judge(); err != nil {
 		return x.refuse(err)
 	}
-	x.id, err = s.b.audit.Begin(x.record())
-	switch {
-	case errors.Is(err, audit.ErrBudget):
-		return x.refuse(protocol.Refuse(protocol.ReasonRateLimited, err))
-	case err != nil:
-		return x.refuse(protocol.Refuse(protocol.ReasonAuditUnavailable, err))
+	if x.id, err = s.b.audit.Begin(x.record()); err != nil {
+		return x.refuse(unrecorded(err))
 	}
 	defer func() {
 		if x.coding != "" {
@@ -159,9 +155,13 @@ func (x *exchange) plainHTTP(err error) error {
 func (x *exchange) record() *audit.Record {
 	r := &audit.Record{
 		Session: x.s.id, Agent: x.s.agent,
-		Method: x.method(), Scheme: x.req.Scheme, Authority: x.name, Path: x.req.Path,
+		Method: x.method(), Protocol: x.req.Protocol, Scheme: x.req.Scheme, Authority: x.name, Path: x.req.Path,
 		Fields: x.req.Fields, Dialled: x.dialled,
 		Verdict: x.decision.Verdict.String(), List: x.decision.List, Rule: x.decision.Rule,
+		Placeholders: x.s.secrets().Placeholders(x.req.Path, x.req.Fields), Redact: x.s.exposed,
+	}
+	if x.guarded != nil {
+		r.Guard = x.guarded.matcher
 	}
 	if x.name == "" {
 		r.Authority = x.req.Authority
@@ -185,7 +185,9 @@ func (x *exchange) refuse(err error) (bool, error) {
 	reason := reasonOf(err)
 	x.s.stats.refused.Add(1)
 	x.s.log.Debug("exchange refused", "authority", x.req.Authority, "reason", reason.String(), "err", err)
-	if reason != protocol.ReasonSelfTest && reason != protocol.ReasonAuditUnavailable && reason != protocol.ReasonRateLimited {
+	if reason == protocol.ReasonAuditUnavailable {
+		x.s.log.Error("an exchange could not be recorded, so it did not happen", "err", err)
+	} else if reason != protocol.ReasonSelfTest && !errors.Is(err, audit.ErrBudget) { // which was counted
 		r := x.record()
 		r.Reason = reason.String()
 		if err := x.s.b.audit.Event(r); err != nil && !errors.Is(err, audit.ErrBudget) {
@@ -231,7 +233,7 @@ func (x *exchange) drain() (bool, error) {
 // forward sends the request upstream and brings the response back.
 func (x *exchange) forward() (bool, error) {
 	key := upstream.PoolKey{Session: x.s.id, Scheme: x.req.Scheme, Authority: x.authority, HTTP2: x.http2}
-	up, err := x.s.b.upstream.Open(x.s.ctx, key) // the stream's own context ends after the exchange
+	up, err := x.open(x.s.ctx, key) // the stream's own context ends after the exchange
 	if err != nil {
 		if err := x.fail(err); err != nil {
 			return false, err
@@ -239,7 +241,6 @@ func (x *exchange) forward() (bool, error) {
 		return x.drain()
 	}
 	defer up.Release(false) // nothing if finish has released it
-	x.outcome.Upstream, x.outcome.Via = up.Remote(), x.s.b.upstream.Via(x.authority)
 	if err := x.reauthorise(); err != nil {
 		return false, x.fail(err)
 	}
@@ -259,6 +260,21 @@ func (x *exchange) forward() (bool, error) {
 	clean, err := x.download(up, body)
 	x.cut(up, clean, err)
 	return x.finish(up, uploadErr, clean, err)
+}
+
+// open connects upstream, or takes a connection that stands.
+func (x *exchange) open(ctx context.Context, key upstream.PoolKey) (*upstream.Exchange, error) {
+	began := time.Now()
+	up, err := x.s.b.upstream.Open(ctx, key)
+	if err != nil {
+		x.outcome.Dial = time.Since(began)
+		return nil, err
+	}
+	if !up.Reused() {
+		x.outcome.Dial = time.Since(began)
+	}
+	x.outcome.Upstream, x.outcome.Via = up.Remote(), x.s.b.upstream.Via(x.authority)
+	return up, nil
 }
 
 // forwardStreamed carries the request's content on while the response comes back.

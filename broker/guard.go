@@ -70,6 +70,26 @@ func (s *live) guard(a protocol.Authority, bound []credential.Secret) *guarded {
 	return g
 }
 
+// guardExposed returns what finds the values that the workload was given, so that they do not get into the audit.
+func (s *live) guardExposed() *redact.Matcher {
+	exposed := s.secrets().Exposed()
+	if len(exposed) == 0 {
+		return nil
+	}
+	key := s.agent + " exposed"
+	for _, e := range exposed {
+		key += fmt.Sprintf(" %s@%d", e.Meta.Name, e.Meta.Version)
+	}
+	s.guards.keys = append(s.guards.keys, key)
+	return s.b.matchers.Get(key, func() []redact.Secret {
+		var secrets []redact.Secret
+		for _, e := range exposed {
+			secrets = append(secrets, redact.Secret{Value: e.Value, Prefixes: e.Preset().Prefix})
+		}
+		return secrets
+	})
+}
+
 // release gives the matchers back. No exchange of the session runs any more.
 func (g *guards) release(cache *redact.Cache) {
 	g.mu.Lock()

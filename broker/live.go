@@ -18,6 +18,7 @@ import (
 	"torno.internal/broker/internal/audit"
 	"torno.internal/broker/internal/credential"
 	"torno.internal/broker/internal/policy"
+	"torno.internal/broker/internal/redact"
 	"torno.internal/broker/internal/session"
 	"torno.internal/broker/internal/store"
 	"torno.internal/broker/internal/upstream"
@@ -41,7 +42,9 @@ type live struct {
 	stats  stats
 	paths  map[string]policy.Paths // by secret: which requests to its audience get it
 	guards guards
-	watch  watch
+
+	exposed *redact.Matcher // of the values that the workload was given; nil: none was
+	watch   watch
 
 	owner     atomic.Int32 // the process that registered the session; 0: an earlier broker knew
 	cookies   bool         // Set-Cookie passes
@@ -124,6 +127,7 @@ func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 		log: slog.New(newSparing(b.log.Handler())).With("session", record.ID(), "agent", record.Agent()), events: make(chan protocol.EventType, 4),
 	}
 	s.set.Store(set)
+	s.exposed = s.guardExposed()
 	s.paths, s.cookies = p.paths, b.cfg.Operator.Agents[s.agent].Cookies == control.CookiesPass
 	s.suspended.Store(record.Suspended())
 	s.ctx, s.cancel = context.WithDeadline(context.Background(), record.Expires())
@@ -133,6 +137,7 @@ func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 	}
 	if err != nil {
 		s.cancel()
+		s.guards.release(&b.matchers)
 		return nil, errors.Join(err, ln.Close())
 	}
 	s.revokeDeleted()
@@ -160,7 +165,7 @@ func (s *live) endAbandoned() {
 				continue
 			}
 			s.log.Info("the guest is gone, ending the session")
-			if _, err := s.b.finish(s.id, "session_abandoned", (*live).end); err != nil {
+			if _, err := s.b.finish(s.id, eventAbandoned, "", (*live).end); err != nil {
 				s.log.Error("ending an abandoned session", "err", err)
 			}
 		}
@@ -188,6 +193,9 @@ func (s *live) run() {
 	s.wg.Go(s.endAbandoned)
 	s.wg.Go(func() { s.watch.run(s.ctx) })
 	s.acceptAll()
+	if errors.Is(s.ctx.Err(), context.DeadlineExceeded) {
+		s.event(eventExpired, "")
+	}
 	s.b.upstream.CloseSession(s.id)
 	s.wg.Wait()
 	s.guards.release(&s.b.matchers)
@@ -322,6 +330,7 @@ func (s *live) revokeSecret(name string) {
 	}
 	s.b.upstream.CutSession(s.id)
 	s.notify(protocol.EventRevoke)
+	s.b.recordOwn(&audit.Record{Session: s.id, Agent: s.agent, Event: eventRevokedUse, Secret: name})
 }
 
 // revokeDeleted ends the use of secrets that were deleted before the session was there to be told, or changed

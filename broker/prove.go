@@ -89,12 +89,12 @@ func (s *live) wanted() (*redact.Matcher, control.Proof, error) {
 
 // proved records what was found. After a leak a person must look before the session goes on.
 func (s *live) proved(p control.Proof) error {
-	r := &audit.Record{Session: s.id, Agent: s.agent, Event: "proof", Verdict: string(p.Outcome), Free: true}
+	r := &audit.Record{Session: s.id, Agent: s.agent, Event: eventProof, Verdict: string(p.Outcome), Free: true}
 	if err := s.b.audit.Event(r); err != nil {
 		return fmt.Errorf("recording the proof: %w", err)
 	}
 	if p.Outcome == control.ProofLeak {
-		s.suspend(&audit.Record{Session: s.id, Agent: s.agent, Event: "proof_leak"})
+		s.suspend(&audit.Record{Session: s.id, Agent: s.agent, Event: eventProofLeak})
 	}
 	return nil
 }

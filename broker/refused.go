@@ -27,7 +27,7 @@ func (s *live) refused(p protocol.Preface, err error) {
 	}
 	s.note("foreign_token", "the token of session "+owner.id, true)
 	s.log.Warn("a guest presents the token of another session, ending this one", "other", owner.id)
-	if _, err := s.b.finish(s.id, "session_ended", (*live).end); err != nil {
+	if _, err := s.b.finish(s.id, eventEnded, "", (*live).end); err != nil {
 		s.log.Error("ending a session", "err", err)
 	}
 }

@@ -24,7 +24,7 @@ func (x *exchange) download(up *upstream.Exchange, b body) (clean bool, err erro
 
 // deliver passes on a response whose final head stands in resp.
 func (x *exchange) deliver(up *upstream.Exchange, resp *protocol.Response) (clean bool, err error) {
-	x.outcome.Status = resp.Status
+	x.outcome.Status, x.outcome.Head = resp.Status, time.Since(x.started)
 	x.s.stats.last.Store(&decided{method: x.req.Method, authority: x.name, status: resp.Status})
 	if err := x.st.w.WriteResponse(resp); err != nil {
 		return false, err
@@ -129,7 +129,9 @@ func (x *exchange) continueLater() (stop func()) {
 func (x *exchange) tunnel(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, protocol.TunnelTimeout)
 	defer cancel()
+	began := time.Now()
 	conn, err := x.s.b.upstream.Tunnel(ctx, upstream.PoolKey{Session: x.s.id, Authority: x.authority})
+	x.outcome.Dial = time.Since(began)
 	if err != nil {
 		return false, x.fail(err)
 	}

@@ -60,13 +60,11 @@ func (s *live) suspend(r *audit.Record) {
 		s.log.Error("storing that the session is suspended", "err", err)
 	}
 	if r.Event == "" {
-		r.Event, r.Reason = "reflection", protocol.ReasonReflection.String()
+		r.Event, r.Reason = eventReflection, protocol.ReasonReflection.String()
 	}
 	r.Free = true
 	s.log.Warn("the session is suspended", "why", r.Event, "authority", r.Authority)
-	if err := s.b.audit.Event(r); err != nil {
-		s.log.Error("recording an event", "event", r.Event, "err", err)
-	}
+	s.b.recordOwn(r)
 }
 
 // unsuspend lets a suspended session go on, with a new count.

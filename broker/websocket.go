@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"torno.internal/broker/internal/credential"
 	"torno.internal/broker/internal/redact"
@@ -23,12 +24,11 @@ func (x *exchange) websocket(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, protocol.TunnelTimeout)
 	defer cancel()
 	key := upstream.PoolKey{Session: x.s.id, Scheme: x.req.Scheme, Authority: x.authority}
-	up, err := x.s.b.upstream.Open(ctx, key)
+	up, err := x.open(ctx, key)
 	if err != nil {
 		return false, x.fail(err)
 	}
 	defer up.Release(false)
-	x.outcome.Upstream, x.outcome.Via = up.Remote(), x.s.b.upstream.Via(x.authority)
 	if err := x.reauthorise(); err != nil {
 		return false, x.fail(err)
 	}
@@ -53,7 +53,7 @@ func (x *exchange) websocket(ctx context.Context) (bool, error) {
 	if x.guarded != nil && resp.Fields.Get("sec-websocket-extensions") != "" {
 		return false, x.fail(protocol.Refuse(protocol.ReasonUpstreamProtocol, errors.New("WebSocket extension that nobody offered")))
 	}
-	x.outcome.Status = resp.Status
+	x.outcome.Status, x.outcome.Head = resp.Status, time.Since(x.started)
 	if err := x.st.w.WriteResponse(&resp); err != nil {
 		return false, err
 	}

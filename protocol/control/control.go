@@ -23,7 +23,11 @@ const (
 	PathSession     = "/v1/sessions/"    // + id: GET → SessionInfo; DELETE revokes → SessionInfo; POST …/end ends, …/resume lets a suspended one go on → SessionInfo; POST …/prove with a memfd → Proof
 	PathPolicyCheck = "/v1/policy/check" // POST PolicyCheck → PolicyVerdict
 	PathAudit       = "/v1/audit"        // GET ?follow=1&last=N → one JSON audit record a line
-	PathAuditVerify = "/v1/audit/verify" // POST → AuditVerdict
+	PathAuditVerify = "/v1/audit/verify" // POST AuditCheck → AuditVerdict
+
+	PathAuditQuery      = "/v1/audit/query"      // POST AuditFilter → one JSON object a line: a record, that of an exchange with its "end" in it
+	PathAuditCheckpoint = "/v1/audit/checkpoint" // POST → the checkpoint that was just written, one line
+	PathAuditKeys       = "/v1/audit/keys"       // GET → AuditKeys
 )
 
 // SocketName is the control socket's name in the runtime directory.
@@ -234,6 +238,7 @@ type Config struct {
 	Agents    map[string]Ceiling `json:"agents,omitempty"`
 	Limits    Limits             `json:"limits"`
 	Key       ConfigKey          `json:"key"`
+	Audit     ConfigAudit        `json:"audit"`
 }
 
 // ConfigKey says what may protect the broker's key file, other than a passphrase.
@@ -241,6 +246,19 @@ type ConfigKey struct {
 	Credential string   `json:"credential,omitempty"` // name of a credential that systemd hands to the service
 	Command    []string `json:"command,omitempty"`    // what prints the secret; the first an absolute path
 }
+
+// ConfigAudit says how the audit is kept.
+type ConfigAudit struct {
+	Sync     string `json:"sync,omitempty"`      // AuditSyncInterval (default) or AuditSyncAlways
+	KeepDays int    `json:"keep_days,omitempty"` // records that are older are deleted, a segment at a time; 0: never
+	KeepMiB  int    `json:"keep_mib,omitempty"`  // the oldest segments are deleted before all take more; 0: never
+}
+
+// When the beginning of an exchange is forced to disk.
+const (
+	AuditSyncInterval = "interval" // within 100 ms: the loss of power may lose that much
+	AuditSyncAlways   = "always"   // before the exchange happens
+)
 
 // Limits hold for each session. Zero values mean the defaults.
 type Limits struct {
@@ -414,12 +432,4 @@ type PolicyVerdict struct {
 	Version   int    `json:"version,omitempty"`   // and its version
 	Guarded   bool   `json:"guarded,omitempty"`   // a secret is bound to the authority, so answers are masked
 	Candidate string `json:"candidate,omitempty"` // other secrets for this origin, if ambiguous
-}
-
-// AuditVerdict is the result of checking the audit's chain.
-type AuditVerdict struct {
-	OK      bool   `json:"ok"`
-	Records uint64 `json:"records"`
-	Head    string `json:"head"`              // hash of the last good record, hex
-	Problem string `json:"problem,omitempty"` // names the first bad record
 }

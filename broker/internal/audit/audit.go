@@ -1,7 +1,8 @@
 // Package audit records every exchange before it happens and after it ended, one line of JSON each, in
 // a hash chain: each line carries the SHA-256 of the one before, so that an edit, a removal within, a
-// reordering or an insertion shows, and where. The chain has no key: a cut at the end, and a change by who
-// writes everything behind it anew, show only against a copy of the last hash kept elsewhere.
+// reordering or an insertion shows, and where. Checkpoints in the chain are signed with Ed25519 (RFC 8032) and
+// ML-DSA-65 (FIPS 204), so that nobody without the keys writes it anew. A cut at the end shows against a checkpoint
+// that was kept elsewhere. docs/audit.md describes each byte.
 //
 // Lines stand in segments, files that are allocated before they are used. Room is kept for the end of
 // every exchange that has begun, so that a full disk refuses what is new and loses nothing that is open.
@@ -13,11 +14,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"torno.internal/protocol/control"
 )
 
 // SyncInterval is how long a line may wait to be forced to disk.
@@ -36,15 +36,24 @@ const (
 // Errors that callers match.
 var (
 	ErrFull   = errors.New("no room to record in")
+	ErrSlow   = errors.New("the disk does not take what is recorded")
 	ErrBudget = errors.New("the session's audit budget is used up")
 	ErrClosed = errors.New("the audit is closed")
 )
 
-// Options tune a Log. The zero value means the defaults.
+// Options tune a Log. The zero value of each but Signer means the default.
 type Options struct {
-	Segment          int64 // bytes; DefaultSegment
-	RecordsPerSecond int   // per session, with a burst of ten seconds' worth; DefaultRate
-	BytesPerHour     int64 // per session; DefaultBytes
+	Signer           *Signer
+	Segment          int64         // bytes; DefaultSegment
+	RecordsPerSecond int           // per session, with a burst of ten seconds' worth; DefaultRate
+	BytesPerHour     int64         // per session; DefaultBytes
+	SyncAlways       bool          // Begin returns when its line is on disk
+	MaxLag           time.Duration // how long a line may not be on disk before nothing new is recorded; DefaultLag
+	KeepBytes        int64         // of all segments: the oldest are deleted before there are more; 0: all are kept
+	KeepFor          time.Duration // segments whose records are all older are deleted; 0: all are kept
+
+	now  func() time.Time       // for tests; nil: the clock
+	sync func(f *os.File) error // for tests; nil: fdatasync
 }
 
 // An ID names an exchange that has begun: the sequence number of its first line.
@@ -55,18 +64,28 @@ type Log struct {
 	dir string
 	opt Options
 
-	mu      sync.Mutex
-	seg     *os.File
-	size    int64 // allocated in seg
-	offset  int64 // where the next line goes
-	length  int   // of the last line
-	seq     uint64
-	prev    [32]byte
-	open    map[ID]struct{}
-	budgets map[string]*budget
-	buf     []byte // scratch for one line
-	dirty   bool
-	failed  error // a write failed midway: nothing may follow a torn line
+	mu           sync.Mutex
+	seg          *os.File
+	size         int64 // allocated in seg
+	offset       int64 // where the next line goes
+	torn         int64 // bytes from offset on that a failed write may have left
+	length       int   // of the last line
+	seq          uint64
+	prev         [32]byte
+	last         time.Time // of the last line
+	checkpointed uint64    // the last checkpoint
+	checkpointAt time.Time
+	commit       uint64 // the last one of the store that is recorded
+	manifest     string
+	reserved     int64 // kept for what must be recorded: ends, and acts under way
+	open         map[ID]struct{}
+	late         map[ID]Outcome // ends that could not be written yet
+	budgets      map[string]*budget
+	aggregateAt  time.Time
+	pruneAt      time.Time
+	buf          []byte // the last line
+	disk         disk
+	closed       bool
 
 	stop chan struct{}
 	done chan struct{}
@@ -75,177 +94,174 @@ type Log struct {
 // Open opens the audit in dir, or begins one. A torn last line is cut off, and exchanges that had begun
 // and not ended are recorded as interrupted.
 func Open(dir string, opt Options) (*Log, error) {
-	if opt.Segment == 0 {
-		opt.Segment = DefaultSegment
+	if opt.Signer == nil {
+		return nil, errors.New("no key to sign the audit with")
 	}
-	opt.Segment = max(opt.Segment, 2*maxLine)
+	opt.fill()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	l := &Log{dir: dir, opt: opt, open: map[ID]struct{}{}, budgets: map[string]*budget{},
+	l := &Log{dir: dir, opt: opt, open: map[ID]struct{}{}, late: map[ID]Outcome{}, budgets: map[string]*budget{},
 		stop: make(chan struct{}), done: make(chan struct{})}
+	l.disk.init()
 	if err := l.recover(); err != nil {
-		return nil, errors.Join(err, l.closeSegment())
+		return nil, errors.Join(err, l.release())
 	}
-	go l.syncer()
+	l.aggregateAt, l.pruneAt = l.last.Add(aggregateInterval), l.last
+	go l.keeper()
 	return l, nil
 }
 
+func (o *Options) fill() {
+	if o.Segment == 0 {
+		o.Segment = DefaultSegment
+	}
+	o.Segment = max(o.Segment, 3*maxLine)
+	if o.MaxLag == 0 {
+		o.MaxLag = DefaultLag
+	}
+	if o.now == nil {
+		o.now = time.Now
+	}
+	if o.sync == nil {
+		o.sync = datasync
+	}
+}
+
 // Begin records that an exchange is about to happen. It is written when Begin returns; only then may the
-// exchange happen. The error matches ErrFull or ErrBudget, or is one of writing.
+// exchange happen. The error matches ErrFull, ErrSlow or ErrBudget, or is one of writing.
 func (l *Log) Begin(r *Record) (ID, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.spend(r); err != nil {
+	if err := l.ready(); err != nil {
 		return 0, err
 	}
-	seq, err := l.append("begin", maxEnd, func(b []byte) []byte { return r.appendTo(b) })
+	if !l.spend(r) {
+		l.suppress(r)
+		return 0, ErrBudget
+	}
+	seq, err := l.append(control.AuditBegin, maxEnd, r.appendTo)
 	if err != nil {
 		return 0, err
 	}
 	l.open[ID(seq)] = struct{}{}
+	l.reserved += maxEnd
 	l.charge(r, endCost)
+	if !l.opt.SyncAlways {
+		return ID(seq), nil
+	}
+	if err := l.await(seq); err != nil {
+		return 0, errors.Join(err, l.end(ID(seq), &Outcome{Reason: unwritten}))
+	}
 	return ID(seq), nil
 }
 
-// End records how an exchange ended. Room for it was kept by Begin.
+// unwritten is the reason of an exchange that did not happen because its beginning was not on disk in time.
+const unwritten = "audit_unavailable"
+
+// End records how an exchange ended. Room for it was kept by Begin. Where writing fails it is kept in memory and
+// recorded as soon as that works again; the error says so.
 func (l *Log) End(id ID, o *Outcome) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.end(id, o)
+}
+
+func (l *Log) end(id ID, o *Outcome) error {
 	if _, ok := l.open[id]; !ok {
 		return fmt.Errorf("exchange %d is not open", id)
 	}
-	_, err := l.append("end", -maxEnd, func(b []byte) []byte { return o.appendTo(b, id) })
-	if err == nil {
-		delete(l.open, id)
-	}
-	return err
-}
-
-// Event records something that is no exchange, or an exchange that was refused. Past the session's
-// budget refusals are counted instead, and the count is recorded once there is budget again.
-func (l *Log) Event(r *Record) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if err := l.spend(r); err != nil {
-		l.budgets[r.Session].suppressed++
-		return err
-	}
-	_, err := l.append("event", 0, func(b []byte) []byte { return r.appendTo(b) })
-	if err == nil {
-		l.charge(r, 0)
-	}
-	return err
-}
-
-// append writes one line. room is what it keeps free for an end to come, or, negative, what was kept
-// for this line.
-func (l *Log) append(kind string, room int64, fill func([]byte) []byte) (uint64, error) {
-	if l.failed != nil {
-		return 0, l.failed
-	}
-	b := appendHead(l.buf[:0], l.seq+1, time.Now(), &l.prev, kind)
-	b = fill(b)
-	b = append(b, '}', '\n')
-	l.buf = b[:0]
-	if len(b) > maxLine {
-		return 0, fmt.Errorf("record of %d bytes, at most %d are read back", len(b), maxLine)
-	}
-	reserved := int64(len(l.open))*maxEnd + room
-	if l.offset+int64(len(b))+reserved > l.size {
-		if err := l.rotate(int64(len(b)) + reserved); err != nil {
-			return 0, fmt.Errorf("%w: %w", ErrFull, err)
-		}
-	}
-	if _, err := l.seg.WriteAt(b, l.offset); err != nil {
-		l.failed = fmt.Errorf("writing the audit: %w", err)
-		return 0, l.failed
-	}
-	l.offset, l.length = l.offset+int64(len(b)), len(b)
-	l.seq++
-	l.prev = lineHash(b[:len(b)-1])
-	l.dirty = true
-	return l.seq, nil
-}
-
-// rotate begins a new segment that holds at least need bytes. On failure the old one stays in use.
-func (l *Log) rotate(need int64) error {
-	path := filepath.Join(l.dir, segmentName(l.seq+1))
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	_, err := l.append(control.AuditEnd, -maxEnd, func(b []byte) []byte { return o.appendTo(b, id) })
 	if err != nil {
+		l.late[id] = *o
 		return err
 	}
-	size := max(l.opt.Segment, need)
-	if err := unix.Fallocate(int(f.Fd()), 0, 0, size); err != nil {
-		return errors.Join(fmt.Errorf("allocating %q: %w", path, err), f.Close(), os.Remove(path))
-	}
-	if err := errors.Join(f.Sync(), syncDir(l.dir), l.closeSegment()); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	l.seg, l.size, l.offset = f, size, 0
+	delete(l.open, id)
+	delete(l.late, id)
+	l.reserved -= maxEnd
 	return nil
 }
 
-// closeSegment forces the segment to disk and closes it.
-func (l *Log) closeSegment() error {
-	if l.seg == nil {
-		return nil
+// Event records something that is no exchange, or a request that was refused. Past the session's budget
+// refusals are counted instead, and the count is recorded.
+func (l *Log) Event(r *Record) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.spend(r) {
+		l.suppress(r)
+		return ErrBudget
 	}
-	err := errors.Join(l.seg.Sync(), l.seg.Close())
-	l.seg = nil
+	_, err := l.append(r.kind(), 0, r.appendTo)
+	if err == nil {
+		l.charge(r, 0)
+		l.committed(r)
+	}
 	return err
 }
 
-// syncer forces dirty lines to disk every SyncInterval.
-func (l *Log) syncer() {
-	defer close(l.done)
-	tick := time.NewTicker(SyncInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-l.stop:
-			return
-		case <-tick.C:
-			l.sync()
-		}
+// committed notes a commit of the store that was recorded. Each segment begins with the last one, so that those before
+// it can go.
+func (l *Log) committed(r *Record) {
+	if r.Commit > 0 {
+		l.commit, l.manifest = r.Commit, r.Manifest
 	}
 }
 
-func (l *Log) sync() {
+// kind is what a record that begins nothing is.
+func (r *Record) kind() string {
+	if r.Event == "" {
+		return control.AuditRefused
+	}
+	return control.AuditEvent
+}
+
+// Act does something that must be recorded, and records it as r, an event, once it is done. Where there is no room
+// for that it is not done. do may set members of r; r's strings must be short, as names are.
+func (l *Log) Act(r *Record, do func() error) error {
+	if err := l.prepare(); err != nil {
+		return err
+	}
+	err := do()
 	l.mu.Lock()
-	if !l.dirty || l.seg == nil {
-		l.mu.Unlock()
-		return
-	}
-	l.dirty = false
-	fd, err := unix.Dup(int(l.seg.Fd())) // so that a rotation meanwhile closes nothing under us
-	l.mu.Unlock()
-	if err == nil {
-		err = errors.Join(unix.Fdatasync(fd), unix.Close(fd))
-	}
+	defer l.mu.Unlock()
+	l.reserved -= maxEnd
 	if err != nil {
-		l.mu.Lock()
-		l.failed = fmt.Errorf("forcing the audit to disk: %w", err)
-		l.mu.Unlock()
+		return err
 	}
+	if _, err := l.append(r.kind(), 0, r.appendTo); err != nil {
+		return fmt.Errorf("%s was done, and could not be recorded: %w", r.Event, err)
+	}
+	l.committed(r)
+	return nil
 }
 
-// Close forces everything to disk. Exchanges that are still open are recorded as interrupted by the next
-// Open.
+// prepare keeps room for an event.
+func (l *Log) prepare() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.ready(); err != nil {
+		return err
+	}
+	if err := l.makeRoom(maxEnd); err != nil {
+		return err
+	}
+	l.reserved += maxEnd
+	return nil
+}
+
+// Close records a last checkpoint and forces everything to disk. Exchanges that are still open are recorded as
+// interrupted by the next Open.
 func (l *Log) Close() error {
 	close(l.stop)
 	<-l.done
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	err := l.closeSegment()
-	l.failed = ErrClosed
-	return err
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
+	l.settle()
+	l.aggregate()
+	var err error
+	if l.seq > l.checkpointed {
+		err = l.checkpoint()
 	}
-	return errors.Join(d.Sync(), d.Close())
+	l.closed = true
+	return errors.Join(err, l.release())
 }

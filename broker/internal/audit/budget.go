@@ -1,6 +1,10 @@
 package audit
 
-import "time"
+import (
+	"time"
+
+	"torno.internal/protocol/control"
+)
 
 // What one session may record, so that one workload can't fill the disk.
 const (
@@ -12,22 +16,27 @@ const (
 // maxBudgets is how many sessions are counted at once; beyond it those idle longest are forgotten.
 const maxBudgets = 4096
 
+// aggregateInterval is how often it is recorded how much was not.
+const aggregateInterval = 10 * time.Second
+
 // A budget is one session's: a token bucket of records and one of bytes.
 type budget struct {
+	agent      string
 	at         time.Time
 	records    float64
 	bytes      float64
-	suppressed int64 // refusals that were not recorded
+	suppressed int64 // records that were not written
 }
 
 // endCost is what an exchange's end costs its session beforehand, in bytes: it is recorded whatever is left.
 const endCost = 256
 
-// spend takes one record out of its session's budget; charge takes its bytes, once they are counted. Operators' events
-// have no session, and what is free, such as that a session was suspended, must not be lost in a flood of refusals.
-func (l *Log) spend(r *Record) error {
+// spend takes one record out of its session's budget and reports whether there was one; charge takes its bytes, once
+// they are counted. Only what a workload can do as often as it likes costs anything: operators' events have no session,
+// and the broker's own, such as that a session was suspended, must not be lost in a flood of refusals.
+func (l *Log) spend(r *Record) bool {
 	if r.Session == "" || r.Free {
-		return nil
+		return true
 	}
 	rate, volume := float64(l.opt.RecordsPerSecond), float64(l.opt.BytesPerHour)
 	if rate == 0 {
@@ -40,7 +49,7 @@ func (l *Log) spend(r *Record) error {
 	b := l.budgets[r.Session]
 	if b == nil {
 		l.forget(now)
-		b = &budget{at: now, records: rate * burst, bytes: volume}
+		b = &budget{agent: r.Agent, at: now, records: rate * burst, bytes: volume}
 		l.budgets[r.Session] = b
 	}
 	passed := now.Sub(b.at).Seconds()
@@ -48,10 +57,10 @@ func (l *Log) spend(r *Record) error {
 	b.records = min(b.records+passed*rate, rate*burst)
 	b.bytes = min(b.bytes+passed*volume/3600, volume)
 	if b.records < 1 || b.bytes <= 0 {
-		return ErrBudget
+		return false
 	}
 	b.records--
-	return l.suppressed(r, b)
+	return true
 }
 
 // charge takes the line that was just written for r, and more bytes to come, out of the budget that spend has opened.
@@ -61,20 +70,28 @@ func (l *Log) charge(r *Record, more int) {
 	}
 }
 
-// suppressed records how many refusals were not, now that there is budget again.
-func (l *Log) suppressed(r *Record, b *budget) error {
-	if b.suppressed == 0 {
-		return nil
+// suppress counts a record that spend did not let be written.
+func (l *Log) suppress(r *Record) { l.budgets[r.Session].suppressed++ }
+
+// aggregate records how many records of each session were not written since it last did.
+func (l *Log) aggregate() {
+	for id, b := range l.budgets {
+		if b.suppressed > 0 {
+			l.recordSuppressed(id, b)
+		}
 	}
-	n := b.suppressed
-	b.suppressed = 0
-	_, err := l.append("event", 0, func(line []byte) []byte {
-		line = appendPair(line, "session", r.Session)
-		line = appendPair(line, "agent", r.Agent)
-		line = appendPair(line, "event", "refusals_suppressed")
-		return appendNumber(line, "count", n)
+}
+
+func (l *Log) recordSuppressed(session string, b *budget) {
+	_, err := l.append(control.AuditEvent, 0, func(line []byte) []byte {
+		line = appendPair(line, "session", session)
+		line = appendPair(line, "agent", b.agent)
+		line = appendPair(line, "event", EventSuppressed)
+		return appendNumber(line, "count", b.suppressed)
 	})
-	return err
+	if err == nil { // else the next time
+		b.suppressed = 0
+	}
 }
 
 // forget drops the budget that was used longest ago, if there are too many.
@@ -88,6 +105,9 @@ func (l *Log) forget(now time.Time) {
 		if !b.at.After(at) {
 			oldest, at = id, b.at
 		}
+	}
+	if b := l.budgets[oldest]; b != nil && b.suppressed > 0 {
+		l.recordSuppressed(oldest, b)
 	}
 	delete(l.budgets, oldest)
 }

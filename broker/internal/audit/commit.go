@@ -3,8 +3,7 @@ package audit
 import (
 	"bytes"
 	"errors"
-
-	"golang.org/x/sys/unix"
+	"slices"
 
 	"torno.internal/protocol/control"
 )
@@ -16,14 +15,16 @@ func (l *Log) Commit(records []Record) error {
 	defer l.mu.Unlock()
 	for i := range records {
 		r := &records[i]
-		if _, err := l.append("event", 0, func(b []byte) []byte { return r.appendTo(b) }); err != nil {
+		if _, err := l.append(control.AuditEvent, 0, r.appendTo); err != nil {
 			return err
 		}
+		l.committed(r)
 	}
-	return unix.Fdatasync(int(l.seg.Fd()))
+	return l.await(l.seq)
 }
 
-// LastCommit returns the last record in dir of a commit of the store, or a zero one if there is none.
+// LastCommit returns the last record in dir of a commit of the store, or a zero one if there is none. It may be a
+// checkpoint: each segment begins with one that repeats it.
 func LastCommit(dir string) (control.AuditRecord, error) {
 	var last control.AuditRecord
 	err := eachCommit(dir, func(here []control.AuditRecord) bool {
@@ -40,6 +41,7 @@ func LastCommit(dir string) (control.AuditRecord, error) {
 func CommitsSince(dir string, number uint64) ([]control.AuditRecord, error) {
 	var all []control.AuditRecord
 	err := eachCommit(dir, func(here []control.AuditRecord) bool {
+		here = slices.DeleteFunc(here, func(r control.AuditRecord) bool { return r.Type != control.AuditEvent })
 		older := 0
 		for older < len(here) && here[older].Commit <= number {
 			older++
@@ -63,7 +65,7 @@ func eachCommit(dir string, f func(here []control.AuditRecord) bool) error {
 			if !bytes.Contains(line, []byte(`,"manifest":"`)) { // a quote in a string is escaped: none looks like this
 				return nil
 			}
-			r, err := Parse(line)
+			r, err := Decode(line)
 			if err != nil || r.Commit == 0 {
 				return errors.Join(errors.New("a commit of the store is recorded badly"), err)
 			}

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 
 // child records exchanges, some of them open at any time, and prints each beginning that was recorded.
 func child(dir string) {
-	l, err := Open(dir, Options{Segment: 1, RecordsPerSecond: 1 << 30, BytesPerHour: 1 << 60})
+	l, err := Open(dir, Options{Signer: testSigner, Segment: 1, RecordsPerSecond: plenty, BytesPerHour: plenty})
 	var ids []ID
 	for err == nil {
 		var id ID
@@ -97,7 +97,7 @@ func TestAttack37DiskFull(t *testing.T) {
 		t.Skipf("mounts a small file system (run where mount(2) is allowed): %v", err)
 	}
 	defer func() { must(t, unix.Unmount(dir, 0)) }()
-	l := openLog(t, dir, Options{Segment: 1, RecordsPerSecond: 1 << 30, BytesPerHour: 1 << 60})
+	l := openLog(t, dir, Options{Segment: 1, RecordsPerSecond: plenty, BytesPerHour: plenty})
 	var ids []ID
 	for {
 		id, err := l.Begin(request("/"))

@@ -3,40 +3,11 @@ package audit
 import (
 	"bufio"
 	"bytes"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
-
-	"torno.internal/protocol/control"
+	"time"
 )
-
-const segmentSuffix = ".log"
-
-// segmentName is the name of the segment whose first line is seq; names sort as sequence numbers do.
-func segmentName(seq uint64) string { return fmt.Sprintf("%020d%s", seq, segmentSuffix) }
-
-// segments returns the paths of dir's segments, oldest first.
-func segments(dir string) ([]string, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	var paths []string
-	for _, e := range entries {
-		if name, ok := strings.CutSuffix(e.Name(), segmentSuffix); ok && len(name) == 20 {
-			paths = append(paths, filepath.Join(dir, e.Name()))
-		}
-	}
-	slices.Sort(paths)
-	return paths, nil
-}
 
 // A scanner reads the lines of one segment up to the zeros of its unused rest.
 type scanner struct {
@@ -47,7 +18,7 @@ type scanner struct {
 func newScanner(r io.Reader) *scanner { return &scanner{r: bufio.NewReaderSize(r, maxLine)} }
 
 // errTorn means that the last line does not end.
-var errTorn = errors.New("the last line is torn")
+var errTorn = errors.New("the line does not end")
 
 // next returns the next line without its end, valid until the next call. It returns io.EOF where the
 // unused rest begins, and errTorn where a line does not end.
@@ -64,68 +35,72 @@ func (s *scanner) next() ([]byte, error) {
 	return line[:len(line)-1], nil
 }
 
-// rest reports whether everything after the last line is zeros.
-func (s *scanner) rest() (bool, error) {
+// errBehind means that the unused rest is not all zeros.
+var errBehind = errors.New("something stands behind the last record")
+
+// rest reads what follows the last line. It returns io.EOF, or errBehind if that is more than zeros.
+func (s *scanner) rest() error {
 	for {
-		if _, err := s.r.Peek(1); errors.Is(err, io.EOF) {
-			return true, nil
-		} else if err != nil {
-			return false, err
+		if _, err := s.r.Peek(1); err != nil {
+			return err
 		}
 		b, _ := s.r.Peek(s.r.Buffered())
 		if len(bytes.Trim(b, "\x00")) > 0 {
-			return false, nil
+			return errBehind
 		}
 		_, _ = s.r.Discard(len(b))
 	}
 }
 
-// A link is what the chain needs of a line.
-type link struct {
-	seq   uint64
-	prev  [32]byte
-	kind  string
-	begin ID // of an end
+// seek goes on at an offset of f, which s reads.
+func (s *scanner) seek(f io.ReadSeeker, offset int64) error {
+	_, err := f.Seek(offset, io.SeekStart)
+	s.r.Reset(f)
+	s.offset = offset
+	return err
 }
 
-// parseLink reads a line's place in the chain. Our encoder writes seq, time, prev and type first, in this
-// order; a line that does not begin so was not written by it.
-func parseLink(line []byte) (link, error) {
-	var k link
-	rest, ok := bytes.CutPrefix(line, []byte(`{"seq":`))
-	if !ok {
-		return k, errors.New("not a record")
+// scanFrom calls f with the whole lines of a segment from offset on and returns where they end.
+func scanFrom(path string, offset int64, f func([]byte) error) (int64, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return offset, err
 	}
-	number, rest, _ := bytes.Cut(rest, []byte(`,"time":"`))
-	var err error
-	if k.seq, err = strconv.ParseUint(string(number), 10, 64); err != nil {
-		return link{}, errors.New("no sequence number")
+	defer file.Close()
+	if _, err := file.Seek(offset, io.SeekStart); err != nil {
+		return offset, err
 	}
-	_, rest, _ = bytes.Cut(rest, []byte(`","prev":"`))
-	if len(rest) < 64 {
-		return link{}, errors.New("no hash of the line before")
-	}
-	if _, err := hex.Decode(k.prev[:], rest[:64]); err != nil {
-		return link{}, errors.New("no hash of the line before")
-	}
-	rest, _ = bytes.CutPrefix(rest[64:], []byte(`","type":"`))
-	kind, rest, _ := bytes.Cut(rest, []byte{'"'})
-	k.kind = string(kind)
-	if k.kind == "end" {
-		rest, _ = bytes.CutPrefix(rest, []byte(`,"begin":`))
-		i := bytes.IndexAny(rest, ",}")
-		n, err := strconv.ParseUint(string(rest[:max(i, 0)]), 10, 64)
-		if err != nil {
-			return link{}, errors.New("an end without a beginning")
+	s := newScanner(file)
+	s.offset = offset
+	for {
+		line, err := s.next()
+		if errors.Is(err, io.EOF) || errors.Is(err, errTorn) { // torn: it is being written
+			return s.offset, nil
 		}
-		k.begin = ID(n)
+		if err != nil {
+			return s.offset, err
+		}
+		if err := f(line); err != nil {
+			return s.offset, err
+		}
 	}
-	return k, nil
 }
 
-// Parse reads one line for showing.
-func Parse(line []byte) (control.AuditRecord, error) {
-	var r control.AuditRecord
-	err := json.Unmarshal(line, &r)
-	return r, err
+// errEnough ends a scan early.
+var errEnough = errors.New("enough")
+
+// timeOf returns the time of a segment's first line.
+func timeOf(path string) (t time.Time, err error) {
+	_, err = scanFrom(path, 0, func(line []byte) error {
+		r, err := Decode(line)
+		t = r.Time
+		return errors.Join(err, errEnough)
+	})
+	if err == nil {
+		return t, errors.New("an empty segment")
+	}
+	if t.IsZero() {
+		return t, err
+	}
+	return t, nil
 }

@@ -1,11 +1,9 @@
 package audit
 
 import (
-	"crypto/sha256"
-	"strconv"
-	"strings"
 	"time"
 
+	"torno.internal/broker/internal/redact"
 	"torno.internal/protocol"
 )
 
@@ -16,31 +14,50 @@ const (
 	maxName    = 128     // of a field's name
 	maxValue   = 256     // of a field's value
 	maxValues  = 4 << 10 // of all values; behind them fields have names alone
+	maxRule    = 2 << 10 // of a rule
+)
+
+// How much is kept in an end, in bytes as they are written: it has to fit into the room that was kept for it.
+const (
+	maxEndReason  = 64
+	maxEndAddress = 96
+	maxEndVia     = 288 // a name of 253 and a port
 )
 
 // A Record says what is about to happen, or what was refused, or what an operator did. Empty members are
 // left out.
 type Record struct {
-	Session, Agent            string
-	Event                     string // of events: what happened
-	Method, Scheme, Authority string
-	Path                      string          // with the query
-	Fields                    protocol.Fields // all names are kept, values of an allow-list alone
-	Dialled                   string          // the address that the workload connected to
-	Verdict, List, Rule       string          // the policy's decision
-	Reason                    string          // why it was refused
-	Secret                    string          // the secret used
-	Version                   int
-	Free                      bool   // costs the session's budget nothing: the broker's own word, which nobody can ask for at will
-	Commit                    uint64 // of the store, which the event is about; 0: of none
-	Manifest                  string // SHA-256 of the store's manifest after it, hex
+	Session, Agent      string
+	Event               string // of events: what happened
+	By                  string // of events: the process that asked for it
+	Method, Protocol    string
+	Scheme, Authority   string
+	Path                string          // with the query
+	Fields              protocol.Fields // all names are kept, values of an allow-list alone
+	Dialled             string          // the address that the workload connected to
+	Verdict, List, Rule string          // the policy's decision
+	Approval            string          // of a request that a person was asked about: what they said, and as what
+	Reason              string          // why it was refused
+	Secret              string          // the secret used, or that the event is about
+	Version             int
+	Placeholders        int    // how many stand in the request's head
+	SHA256              string // of what the event is about
+	Commit              uint64 // of the store, which the event is about; 0: of none
+	Manifest            string // SHA-256 of the store's manifest after it, hex
+	Count               int64
+
+	Guard, Redact *redact.Matcher // find values that must not be in the path or in a field; nil: there are none
+
+	Free bool // the broker's own word on the session, which a flood of the session's must not drown: it costs no budget
 }
 
 // An Outcome says how an exchange ended.
 type Outcome struct {
 	Status             int
 	Reason             string
-	BytesUp, BytesDown int64 // content
+	BytesUp, BytesDown int64         // content
+	Dial               time.Duration // until a new connection stood; 0: none was needed
+	Head               time.Duration // until the response's head was there; 0: it never was
 	Duration           time.Duration
 	Upstream           string // address that was connected to
 	Via                string // the proxy that it was, host:port; empty: none
@@ -57,119 +74,69 @@ var shownFields = map[string]bool{
 	"range": true, "te": true, "user-agent": true, "anthropic-version": true, "openai-beta": true,
 }
 
-// maskedQuery are the query parameters whose values are credentials, in lower case.
-var maskedQuery = map[string]bool{
-	"access_token": true, "api_key": true, "api-key": true, "apikey": true, "auth": true, "client_secret": true,
-	"code": true, "id_token": true, "key": true, "password": true, "refresh_token": true, "secret": true,
-	"sig": true, "signature": true, "token": true, "x-amz-credential": true, "x-amz-security-token": true,
-	"x-amz-signature": true, "x-goog-credential": true, "x-goog-signature": true,
-}
-
-const masked = "***"
-
 func (r *Record) appendTo(b []byte) []byte {
 	b = appendPair(b, "session", r.Session)
 	b = appendPair(b, "agent", r.Agent)
 	b = appendPair(b, "event", r.Event)
+	b = appendPair(b, "by", r.By)
 	b = appendPair(b, "method", r.Method)
+	b = appendPair(b, "protocol", r.Protocol)
 	b = appendPair(b, "scheme", r.Scheme)
 	b = appendPair(b, "authority", r.Authority)
-	b = appendPath(b, r.Path)
-	b = appendFields(b, r.Fields)
+	b = appendPath(b, r.clean(r.Path))
+	b = r.appendFields(b)
 	b = appendPair(b, "dialled", clip(r.Dialled, maxDialled))
 	b = appendPair(b, "verdict", r.Verdict)
 	b = appendPair(b, "list", r.List)
-	b = appendPair(b, "rule", r.Rule)
-	b = appendPair(b, "reason", r.Reason)
+	b = appendPair(b, "rule", clip(r.Rule, maxRule))
+	b = appendPair(b, "approval", clip(r.Approval, maxValue))
+	b = appendPair(b, "reason", clip(r.Reason, maxValue))
 	b = appendPair(b, "secret", r.Secret)
-	if r.Version != 0 {
-		b = appendNumber(b, "version", int64(r.Version))
-	}
-	if r.Commit != 0 {
-		b = appendPair(appendNumber(b, "commit", int64(r.Commit)), "manifest", r.Manifest)
-	}
-	return b
+	b = appendCount(b, "version", int64(r.Version))
+	b = appendCount(b, "placeholders", int64(r.Placeholders))
+	b = appendPair(b, "sha256", r.SHA256)
+	b = appendCommit(b, r.Commit, r.Manifest)
+	return appendCount(b, "count", r.Count)
+}
+
+func appendCommit(b []byte, number uint64, manifest string) []byte {
+	return appendPair(appendCount(b, "commit", int64(number)), "manifest", manifest)
 }
 
 func (o *Outcome) appendTo(b []byte, id ID) []byte {
 	b = appendNumber(b, "begin", int64(id))
 	if o.interrupted {
-		return append(b, `,"interrupted":true`...)
+		return appendFlag(b, "interrupted", true)
 	}
+	b = appendClipped(b, "reason", o.Reason, maxEndReason)
 	b = appendNumber(b, "status", int64(o.Status))
-	b = appendPair(b, "reason", clip(o.Reason, 128))
 	b = appendNumber(b, "up", o.BytesUp)
 	b = appendNumber(b, "down", o.BytesDown)
+	b = appendCount(b, "dial_us", o.Dial.Microseconds())
+	b = appendCount(b, "head_us", o.Head.Microseconds())
 	b = appendNumber(b, "us", o.Duration.Microseconds())
-	b = appendPair(b, "upstream", clip(o.Upstream, 128))
-	b = appendPair(b, "via", clip(o.Via, 128))
-	if o.Masked > 0 {
-		b = appendNumber(b, "masked", int64(o.Masked))
-	}
-	if o.Aborted {
-		b = append(b, `,"aborted":true`...)
-	}
-	return b
+	b = appendClipped(b, "upstream", o.Upstream, maxEndAddress)
+	b = appendClipped(b, "via", o.Via, maxEndVia)
+	b = appendCount(b, "masked", int64(o.Masked))
+	return appendFlag(b, "aborted", o.Aborted)
 }
 
 func clip(s string, n int) string { return s[:min(len(s), n)] }
 
-// appendPath appends the path with credentials in the query masked. A long path is cut, and the SHA-256
-// of the whole stands beside it.
-func appendPath(b []byte, path string) []byte {
-	if path == "" {
-		return b
+// clean masks what must not be in the audit.
+func (r *Record) clean(s string) string {
+	if r.Guard != nil {
+		s, _ = r.Guard.Text(s)
 	}
-	kept := clip(path, maxPath)
-	b = append(b, `,"path":"`...)
-	before, query, found := strings.Cut(kept, "?")
-	b = appendEscaped(b, before)
-	for i := 0; found; i++ {
-		var pair string
-		pair, query, found = strings.Cut(query, "&")
-		if i == 0 {
-			b = append(b, '?')
-		} else {
-			b = append(b, '&')
-		}
-		name, _, hasValue := strings.Cut(pair, "=")
-		if hasValue && isMasked(name) {
-			b = append(appendEscaped(b, name), "="+masked...)
-		} else {
-			b = appendEscaped(b, pair)
-		}
+	if r.Redact != nil {
+		s, _ = r.Redact.Text(s)
 	}
-	b = append(b, '"')
-	if len(path) > maxPath {
-		sum := sha256.Sum256([]byte(path))
-		b = append(b, `,"path_bytes":`...)
-		b = strconv.AppendInt(b, int64(len(path)), 10)
-		b = append(b, `,"path_sha256":"`...)
-		b = appendHex(b, sum[:])
-		b = append(b, '"')
-	}
-	return b
-}
-
-// isMasked looks a parameter's name up without regard to case, and masks names that are encoded: a
-// server decodes them, so they may be any.
-func isMasked(name string) bool {
-	if len(name) > 64 || strings.IndexByte(name, '%') >= 0 {
-		return true
-	}
-	var lower [64]byte
-	for i := range len(name) {
-		c := name[i]
-		if 'A' <= c && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		lower[i] = c
-	}
-	return maskedQuery[string(lower[:len(name)])]
+	return s
 }
 
 // appendFields appends every field's name, and the value of those in shownFields while there is room.
-func appendFields(b []byte, fields protocol.Fields) []byte {
+func (r *Record) appendFields(b []byte) []byte {
+	fields := r.Fields
 	if len(fields) == 0 {
 		return b
 	}
@@ -180,10 +147,14 @@ func appendFields(b []byte, fields protocol.Fields) []byte {
 			b = append(b, ',')
 		}
 		b = append(b, '"')
-		b = appendEscaped(b, clip(fields[i].Name, maxName))
-		if value := clip(fields[i].Value, maxValue); shownFields[fields[i].Name] && len(value) <= room {
+		b = appendEscaped(b, clip(fields[i].Name, maxName), maxLine)
+		if !shownFields[fields[i].Name] {
+			b = append(b, '"')
+			continue
+		}
+		if value := clip(r.clean(fields[i].Value), maxValue); len(value) <= room {
 			b = append(b, ": "...)
-			b = appendEscaped(b, value)
+			b = appendEscaped(b, value, maxLine)
 			room -= len(value)
 		}
 		b = append(b, '"')

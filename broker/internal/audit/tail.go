@@ -4,8 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
-	"os"
+	"io/fs"
 	"time"
 )
 
@@ -59,7 +58,7 @@ func (t *tail) last(n int) error {
 			}
 			return nil
 		})
-		if err != nil {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		if t.path == "" {
@@ -84,7 +83,8 @@ func (t *tail) more(ctx context.Context) error {
 			return err
 		}
 		if t.path != "" {
-			if t.offset, err = scanFrom(t.path, t.offset, t.f); err != nil {
+			t.offset, err = scanFrom(t.path, t.offset, t.f)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) { // deleted, for it need not be kept
 				return err
 			}
 		}
@@ -101,30 +101,4 @@ func (t *tail) more(ctx context.Context) error {
 		t.path, t.offset = next, 0
 	}
 	return nil
-}
-
-// scanFrom calls f with the whole lines of a segment from offset on and returns where they end.
-func scanFrom(path string, offset int64, f func([]byte) error) (int64, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return offset, err
-	}
-	defer file.Close()
-	if _, err := file.Seek(offset, io.SeekStart); err != nil {
-		return offset, err
-	}
-	s := newScanner(file)
-	s.offset = offset
-	for {
-		line, err := s.next()
-		if errors.Is(err, io.EOF) || errors.Is(err, errTorn) { // torn: it is being written
-			return s.offset, nil
-		}
-		if err != nil {
-			return s.offset, err
-		}
-		if err := f(line); err != nil {
-			return s.offset, err
-		}
-	}
 }

@@ -21,12 +21,8 @@ const maxBody = 2 << 20 // bytes
 func Handle[Req, Resp any](log *slog.Logger, f func(context.Context, Req) (Resp, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var req Req
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-		if err == nil {
-			err = protocol.DecodeStrictMax(body, &req, maxBody)
-		}
-		if err != nil {
-			WriteError(w, log, &control.Error{Code: control.CodeInvalid, Message: "reading the request: " + err.Error()})
+		if err := ReadJSON(w, r, &req); err != nil {
+			WriteError(w, log, err)
 			return
 		}
 		resp, err := f(r.Context(), req)
@@ -36,6 +32,18 @@ func Handle[Req, Resp any](log *slog.Logger, f func(context.Context, Req) (Resp,
 		}
 		WriteJSON(w, resp)
 	})
+}
+
+// ReadJSON reads a request's body into v, strictly. Its error is a *control.Error.
+func ReadJSON(w http.ResponseWriter, r *http.Request, v any) error {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err == nil {
+		err = protocol.DecodeStrictMax(body, v, maxBody)
+	}
+	if err != nil {
+		return &control.Error{Code: control.CodeInvalid, Message: "reading the request: " + err.Error()}
+	}
+	return nil
 }
 
 // Get returns a handler for a request without a body.

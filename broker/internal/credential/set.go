@@ -169,6 +169,18 @@ func (s *Set) placeholders(a protocol.Authority, candidates []*Use, fields proto
 	return chosen, nil
 }
 
+// Placeholders counts the placeholders in a request's head, wherever they stand, if the session has any.
+func (s *Set) Placeholders(path string, fields protocol.Fields) int {
+	if len(s.byMark) == 0 {
+		return 0
+	}
+	n := strings.Count(path, control.PlaceholderMark)
+	for i := range fields {
+		n += strings.Count(fields[i].Value, control.PlaceholderMark)
+	}
+	return n
+}
+
 // owner returns the secret whose placeholder stands where its mark begins from, or nil.
 func (s *Set) owner(before, from string) *Use {
 	for _, u := range s.byMark {
@@ -253,6 +265,17 @@ func (s *Set) Proxied() (proxied []Secret, exposed int) {
 		proxied = append(proxied, sec)
 	}
 	return proxied, exposed
+}
+
+// Exposed returns the secrets that the workload was given. The values are s's own.
+func (s *Set) Exposed() []Secret {
+	var all []Secret
+	for _, sec := range s.secrets {
+		if sec.Meta.Expose != control.ExposeNone {
+			all = append(all, sec)
+		}
+	}
+	return all
 }
 
 // Metas describes the secrets of s.

@@ -1,161 +1,145 @@
 package cli
 
 import (
-	"bufio"
-	"encoding/json"
+	"context"
+	"errors"
 	"fmt"
-	"io"
-	"strconv"
-	"strings"
-	"time"
+	"io/fs"
 
 	"github.com/spf13/cobra"
 
+	"torno.internal/broker"
 	"torno.internal/host/internal/config"
 	"torno.internal/protocol/control"
 )
 
 func newAuditCommand() *cobra.Command {
-	return group("audit", "Read and verify the record of every request", newAuditTailCommand(), newAuditVerifyCommand())
+	return group("audit", "Read and verify the record of every request",
+		newAuditTailCommand(), newAuditShowCommand(), newAuditQueryCommand(), newAuditExportCommand(),
+		newAuditCheckpointCommand(), newAuditKeysCommand(), newAuditVerifyCommand())
+}
+
+// An auditPlace is the directory that a command reads the audit from. Reading needs neither the broker nor its keys,
+// so that what happened can be looked up when the broker does not start, and in a copy.
+type auditPlace struct{ dir string }
+
+func (p *auditPlace) flag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&p.dir, "dir", "", "read a copy of the audit in this `directory`")
+	_ = cmd.MarkFlagDirname("dir")
+}
+
+// path returns the directory.
+func (p *auditPlace) path() (string, error) {
+	if p.dir != "" {
+		return p.dir, nil
+	}
+	state, err := stateDir()
+	return broker.AuditDir(state), err
+}
+
+// auditError says what a person can do about an error of reading the audit.
+func auditError(dir string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return &hintError{fmt.Errorf("no audit in %s", dir), "the first torno serve or torno run begins one; --dir reads another"}
+	}
+	return err
 }
 
 func newAuditTailCommand() *cobra.Command {
+	var place auditPlace
 	var last int
-	var follow, asJSON bool
+	var follow, asJSON, wide bool
 	cmd := &cobra.Command{
-		Use: "tail [--last N] [--follow]", Short: "Show the last records", Args: exactArgs(0),
+		Use: "tail [-n N] [-f]", Short: "Show the last records", Args: exactArgs(0),
 		Long: `Show the last records: what was asked, what was decided and why, and what came
 of it.
 
-Every exchange has two: one before it was sent and one when it ended. Values of
-credentials are in neither.`,
-		Example: "  torno audit tail --follow\n  torno audit tail --last 100 --json",
+Every exchange has two: ">" one before it was sent, "<" one when it ended, which
+names the first. "!" is a request that was refused, "*" any other event, "#" a
+checkpoint. Values of credentials are in none. Lines are cut to 80 columns; "show"
+prints all that one record says.
+
+It reads the files, and needs no broker.`,
+		Example: "  torno audit tail -f\n  torno audit tail -n 100 --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := ensure(cmd.Context())
+			dir, err := place.path()
 			if err != nil {
 				return err
 			}
-			path := fmt.Sprintf("%s?last=%d", control.PathAudit, last)
-			if follow {
-				path += "&follow=1"
-			}
-			resp, err := c.open(cmd.Context(), "GET", path, nil)
-			if err != nil {
+			out := cmd.OutOrStdout()
+			err = broker.TailAudit(cmd.Context(), dir, last, follow, func(line []byte, r control.AuditRecord) error {
+				if asJSON {
+					_, err := fmt.Fprintf(out, "%s\n", line)
+					return err
+				}
+				_, err := fmt.Fprintln(out, describe(&r).fit(width(wide)))
 				return err
-			}
-			defer resp.Body.Close()
-			err = printRecords(cmd.OutOrStdout(), resp.Body, asJSON)
-			if cmd.Context().Err() != nil {
+			})
+			if errors.Is(cmd.Context().Err(), context.Canceled) {
 				return nil // ^C is how following ends
 			}
-			return err
+			return auditError(dir, err)
 		},
 	}
+	place.flag(cmd)
 	cmd.Flags().IntVarP(&last, "last", "n", 10, "how many records")
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with new ones until ^C")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the records as they stand: one JSON object a line")
+	cmd.Flags().BoolVarP(&wide, "wide", "w", false, "do not cut lines")
 	return cmd
 }
 
-func printRecords(w io.Writer, r io.Reader, asJSON bool) error {
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		if asJSON {
-			if _, err := fmt.Fprintf(w, "%s\n", lines.Bytes()); err != nil {
-				return err
-			}
-			continue
-		}
-		var rec control.AuditRecord
-		if err := json.Unmarshal(lines.Bytes(), &rec); err != nil {
-			return fmt.Errorf("audit record: %w", err)
-		}
-		if _, err := fmt.Fprintln(w, config.EscapeControl(describe(&rec))); err != nil {
-			return err
-		}
-	}
-	return lines.Err()
-}
-
-// describe puts one record on one line.
-func describe(r *control.AuditRecord) string {
-	head := fmt.Sprintf("%6d  %s  ", r.Seq, r.Time.Local().Format("15:04:05.000"))
-	switch {
-	case r.Type == "end" && r.Interrupted:
-		return head + fmt.Sprintf("end of %d: interrupted", r.Begin)
-	case r.Type == "end":
-		text := fmt.Sprintf("end of %d: %d, %d up, %d down, %v", r.Begin, r.Status, r.Up, r.Down, time.Duration(r.Micros)*time.Microsecond)
-		if r.Reason != "" {
-			text += ", " + r.Reason
-		}
-		if r.Masked > 0 {
-			text += fmt.Sprintf(", %d masked", r.Masked)
-		}
-		if r.Aborted {
-			text += ", aborted"
-		}
-		return head + text
-	case r.Event != "":
-		return head + strings.TrimSpace(strings.Join([]string{r.Event, r.Agent, r.Secret, versionOf(r)}, " "))
-	}
-	text := strings.Join([]string{r.Agent, r.Method, r.Scheme + "://" + r.Authority + r.Path}, " ")
-	if r.Reason != "" {
-		return head + text + "  refused: " + r.Reason + because(r)
-	}
-	if r.Secret != "" {
-		text += "  with " + strings.TrimSpace(r.Secret+" "+versionOf(r))
-	}
-	return head + text + because(r)
-}
-
-func versionOf(r *control.AuditRecord) string {
-	if r.Version == 0 {
-		return ""
-	}
-	return "v" + strconv.Itoa(r.Version)
-}
-
-func because(r *control.AuditRecord) string {
-	switch {
-	case r.Rule != "":
-		return fmt.Sprintf(" (%s: %s)", r.List, r.Rule)
-	case r.List != "":
-		return " (" + r.List + ")"
-	}
-	return ""
-}
-
-func newAuditVerifyCommand() *cobra.Command {
+func newAuditShowCommand() *cobra.Command {
+	var place auditPlace
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use: "verify", Short: "Check the audit's chain", Args: exactArgs(0),
-		Long: `Check the audit's chain: every record follows from the one before it. An edit, a
-removal within, a reordering or an insertion is named. A cut at the end shows
-only against a head that you kept elsewhere: keep the one that this prints.
-
-Exit status: 0 if the chain holds, 1 if not.`,
-		Example: "  torno audit verify\n  torno audit verify --json",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := ensure(cmd.Context())
+		Use: "show NUMBER", Short: "Show all that is recorded of one exchange", Args: exactArgs(1),
+		Long: `Show all that is recorded of one exchange, or of one event. NUMBER is that of any
+of its records, as "tail" and "query" print them.`,
+		Example:           "  torno audit show 1234",
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var seq uint64
+			if _, err := fmt.Sscanf(args[0]+"\n", "%d\n", &seq); err != nil || seq == 0 {
+				return usageError{&hintError{fmt.Errorf("%q is not the number of a record", args[0]), "torno audit tail prints them first in each line"}}
+			}
+			dir, err := place.path()
 			if err != nil {
 				return err
 			}
-			var v control.AuditVerdict
-			if err := c.do(cmd.Context(), "POST", control.PathAuditVerify, nil, &v); err != nil {
+			e, err := broker.FindAudit(dir, seq)
+			switch {
+			case errors.Is(err, broker.ErrNoRecord):
+				return &hintError{fmt.Errorf("no record %d", seq), "torno audit tail shows the last ones; those before the first were deleted, as broker.toml says"}
+			case err != nil:
+				return auditError(dir, err)
+			case asJSON:
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", e.JSON())
 				return err
 			}
-			if asJSON {
-				err = printJSON(cmd.OutOrStdout(), v)
-			} else if v.OK {
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "the chain holds: %d records, head %s\n", v.Records, v.Head)
-			}
-			if err == nil && !v.OK {
-				return &hintError{fmt.Errorf("the chain is broken: %s", v.Problem), fmt.Sprintf("the %d records before it are good", v.Records)}
-			}
-			return err
+			return printEntry(cmd.OutOrStdout(), e)
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	place.flag(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object: the record, with that of the end in it")
 	return cmd
+}
+
+// screen is how many columns a line of a table has at most.
+const screen = 80
+
+func width(wide bool) int {
+	if wide {
+		return 1 << 20
+	}
+	return screen
+}
+
+// cut shortens text to n columns, and escapes it.
+func cut(s string, n int) string {
+	r := []rune(config.EscapeControl(s))
+	if len(r) <= n {
+		return string(r)
+	}
+	return string(r[:max(n-1, 0)]) + "…"
 }

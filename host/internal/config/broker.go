@@ -34,6 +34,7 @@ func ParseBroker(file string, b []byte) (control.Config, error) {
 	c.Agents = readCeilings(t.table("agents"))
 	c.Limits = readLimits(t.table("limits"))
 	c.Key = readKey(t.table("key"))
+	c.Audit = readAudit(t.table("audit"))
 	t.done()
 	if err := newErrors(file, t.doc.problems); err != nil {
 		return control.Config{}, err
@@ -98,6 +99,19 @@ func readKey(t *table) control.ConfigKey {
 	}
 	t.done()
 	return k
+}
+
+// minKeepMiB is the least that makes sense: the segment in use, and the one before.
+const minKeepMiB = 48
+
+func readAudit(t *table) control.ConfigAudit {
+	a := control.ConfigAudit{KeepDays: t.count("keep_days"), KeepMiB: t.count("keep_mib")}
+	a.Sync, _ = t.choice("sync", control.AuditSyncInterval, control.AuditSyncAlways)
+	if a.KeepMiB > 0 && a.KeepMiB < minKeepMiB {
+		t.fail(t.at("keep_mib"), "audit.keep_mib is %d, at least %d are needed", a.KeepMiB, minKeepMiB)
+	}
+	t.done()
+	return a
 }
 
 func readUpstreams(t *table, dir string) []control.Upstream {

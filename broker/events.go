@@ -1,0 +1,69 @@
+package broker
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+
+	"torno.internal/broker/internal/audit"
+	ctlserver "torno.internal/broker/internal/control"
+)
+
+// The events that the broker records of itself, of sessions and of what operators do. docs/audit.md says what each
+// means.
+const (
+	eventStarted = "broker_started"
+	eventStopped = "broker_stopped"
+
+	eventCreated    = "session_created"
+	eventTakenUp    = "session_taken_up"
+	eventNotTakenUp = "session_not_taken_up"
+	eventHello      = "session_hello"
+	eventEnded      = "session_ended"
+	eventAbandoned  = "session_abandoned"
+	eventExpired    = "session_expired"
+	eventRevoked    = "session_revoked"
+	eventResumed    = "session_resumed"
+	eventRevokedUse = "session_secret_revoked"
+
+	eventReflection = "reflection"
+	eventProof      = "proof"
+	eventProofLeak  = "proof_leak"
+)
+
+// recordOwn records what the broker did, or says, of itself or of a session. It costs no session's budget.
+func (b *Broker) recordOwn(r *audit.Record) {
+	r.Free = true
+	if err := b.audit.Event(r); err != nil {
+		b.log.Error("recording an event", "event", r.Event, "err", err)
+	}
+}
+
+// event records an event of the session that the workload can't cause at will. by is the process that asked for it,
+// if one did.
+func (s *live) event(event, by string) {
+	s.b.recordOwn(&audit.Record{Session: s.id, Agent: s.agent, Event: event, By: by})
+}
+
+// recordStart records that the broker serves, and by which operator's file.
+func (b *Broker) recordStart() error {
+	file, err := json.Marshal(b.cfg.Operator)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(file)
+	return b.audit.Event(&audit.Record{Event: eventStarted, By: process(int32(os.Getpid())), SHA256: hex.EncodeToString(sum[:])})
+}
+
+// caller names the process that a control request comes from.
+func caller(ctx context.Context) string {
+	if c := ctlserver.ConnOf(ctx); c != nil && c.PID > 0 {
+		return process(c.PID)
+	}
+	return ""
+}
+
+func process(pid int32) string { return fmt.Sprintf("pid %d", pid) }
