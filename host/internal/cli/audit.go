@@ -56,8 +56,8 @@ of it.
 
 Every exchange has two: ">" one before it was sent, "<" one when it ended, which
 names the first. "!" is a request that was refused, "*" any other event, "#" a
-checkpoint. Values of credentials are in none. Lines are cut to 80 columns; "show"
-prints all that one record says.
+checkpoint. Values of credentials are in none. Lines are cut to 80 columns;
+"show" prints all that one record says.
 
 It reads the files, and needs no broker.`,
 		Example: "  torno audit tail -f\n  torno audit tail -n 100 --json",

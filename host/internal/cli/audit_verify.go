@@ -25,19 +25,21 @@ func newAuditVerifyCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "verify [--since FILE] [--public-keys FILE]", Short: "Check that nobody changed the audit", Args: exactArgs(0),
-		Long: `Check that nobody changed the audit: every record follows from the one before it,
-and every checkpoint is signed by the broker, with Ed25519 and with ML-DSA-65.
-The first bad record is named, with its file and where it stands there.
+		Long: `Check that nobody changed the audit: every record follows from the one before
+it, and every checkpoint is signed by the broker, with Ed25519 and with
+ML-DSA-65. The first bad record is named, with its file and where it stands
+there.
 
-What stands behind the last checkpoint is not signed yet. A cut at the end, or an
-older copy of the whole that was put back, shows only against a checkpoint that
-was kept elsewhere: --since takes a file of them, one a line.
+What stands behind the last checkpoint is not signed yet. A cut at the end, or
+an older copy of the whole that was put back, shows only against a checkpoint
+that was kept elsewhere: --since takes a file of them, one a line.
 
 Without --public-keys the keys are those that the broker left beside the audit,
 or none with --dir. Who can change the one can change the other: keep a copy
 elsewhere, and give that.
 
-It reads the files, and needs no broker. Exit status: 0 if all is well, 1 if not.`,
+It reads the files, and needs no broker. Exit status: 0 if all is well, 1 if
+not.`,
 		Example: `  torno audit verify
   torno audit verify --since /mnt/elsewhere/checkpoints --public-keys /mnt/elsewhere/keys.json
   torno audit verify --dir copy-of-audit --public-keys keys.json`,
