@@ -172,7 +172,7 @@ var decoders = map[string][]string{
 	"broker/internal/policy":   {"FuzzParseRule", "FuzzReadings"},
 	"broker/internal/redact":   {"FuzzMask"},
 	"broker/internal/session":  {"FuzzDecodeRecord"},
-	"broker/internal/store":    {"FuzzDecodeManifest", "FuzzDecodePage", "FuzzDecodeRecord"},
+	"broker/internal/store":    {"FuzzDecodeManifest", "FuzzDecodePage", "FuzzDecodeRecord", "FuzzDecodeBackup"},
 	"broker/internal/upstream": {"FuzzH2Response", "FuzzH2Section"},
 	"guest/internal/front":     {"FuzzAuthority", "FuzzH2Head"},
 	"guest/internal/boot":      {"FuzzDecodeState"},

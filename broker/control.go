@@ -21,6 +21,8 @@ func (b *Broker) handler() http.Handler {
 	mux.Handle("POST "+control.PathKey+"/rotate", ctlserver.Get(b.log, b.rotateKey))
 	mux.Handle("POST "+control.PathKey+"/protect", ctlserver.Handle(b.log, b.protectKey))
 	mux.Handle("POST "+control.PathKey+"/split", ctlserver.Handle(b.log, b.recordSplit))
+	mux.Handle("GET "+control.PathStore+"/backup", http.HandlerFunc(b.backup))
+	mux.Handle("POST "+control.PathStore+"/verify", ctlserver.Get(b.log, b.verifyStore))
 	mux.Handle("GET "+control.PathPresets, ctlserver.Get(b.log, b.presets))
 	mux.Handle("GET "+control.PathSecrets, ctlserver.Get(b.log, b.listSecrets))
 	mux.Handle("GET "+control.PathNextVersion, ctlserver.Get(b.log, b.nextVersion))

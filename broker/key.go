@@ -30,6 +30,15 @@ func holders(c control.ConfigKey, passphrase func() (secret.Value, error)) []key
 	return hs
 }
 
+// A KeySource says where a key is and what opens it, for what is done without a broker.
+type KeySource struct {
+	StateDir   string
+	Config     control.ConfigKey
+	Passphrase func() (secret.Value, error) // as in Config
+}
+
+func (k *KeySource) holders() []keyring.Holder { return holders(k.Config, k.Passphrase) }
+
 // ProtectedByPassphrase is what KeyInfo says of a key file that a passphrase opens.
 var ProtectedByPassphrase = keyring.KindPassphrase.String()
 
@@ -165,10 +174,10 @@ func (b *Broker) recordSplit(_ context.Context, req control.KeySplit) (control.K
 	return b.keyInfo(nil)
 }
 
-// SplitKey splits the key of a state directory into shares, any threshold of which recover it. A broker may run
-// there; it is told by whoever calls this.
-func SplitKey(stateDir string, c control.ConfigKey, passphrase func() (secret.Value, error), shares, threshold int) ([]secret.Value, error) {
-	r, err := keyring.Open(filepath.Join(stateDir, keyring.FileName), holders(c, passphrase)...)
+// SplitKey splits a key into shares, any threshold of which recover it. A broker may run there; it is told by
+// whoever calls this.
+func SplitKey(k KeySource, shares, threshold int) ([]secret.Value, error) {
+	r, err := keyring.Open(filepath.Join(k.StateDir, keyring.FileName), k.holders()...)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ const (
 	PathHealth      = "/v1/health"       // GET → Health
 	PathPublicKey   = "/v1/public-key"   // GET → PublicKey
 	PathKey         = "/v1/key"          // GET → KeyInfo; POST …/rotate → KeyInfo at once, the rotation goes on; POST …/protect KeyProtection → KeyInfo; POST …/split KeySplit → KeyInfo: records that it is done
+	PathStore       = "/v1/store"        // GET …/backup → a backup, as bytes; POST …/verify → StoreVerdict
 	PathPresets     = "/v1/presets"      // GET → []Preset; ?name=KEY → []Preset with at most one
 	PathSecrets     = "/v1/secrets"      // GET ?agent= → []SecretInfo; POST []SealedSecret → []SecretInfo, all or nothing; DELETE ?agent=&name= → SecretInfo
 	PathNextVersion = "/v1/secrets/next" // GET ?agent=&name= → NextVersion
@@ -95,6 +96,36 @@ type KeyProtection struct {
 type KeySplit struct {
 	Shares    int `json:"shares"`
 	Threshold int `json:"threshold"`
+}
+
+// A StoreVerdict is what looking at everything in the store, or in a backup of it, found.
+type StoreVerdict struct {
+	OK       bool          `json:"ok"`
+	Commit   uint64        `json:"commit"`
+	Manifest string        `json:"manifest"` // SHA-256, hex: what the audit has recorded of this commit
+	Agents   int           `json:"agents"`
+	Secrets  int           `json:"secrets"`
+	Versions int           `json:"versions"` // of secrets
+	Sessions int           `json:"sessions"` // on record
+	Broken   []BrokenEntry `json:"broken,omitempty"`
+	Backup   *BackupInfo   `json:"backup,omitempty"` // what was looked at, if it is not the store itself
+}
+
+// A BrokenEntry was changed outside of torno.
+type BrokenEntry struct {
+	Agent   string `json:"agent,omitempty"`
+	Name    string `json:"name,omitempty"` // of the secret
+	Version int    `json:"version,omitempty"`
+	Problem string `json:"problem"` // for people
+}
+
+// BackupInfo says what a backup is of.
+type BackupInfo struct {
+	KeyID    string    `json:"key_id"` // of the key that it needs, which is not in it
+	Commit   uint64    `json:"commit"`
+	Made     time.Time `json:"made"`
+	Manifest string    `json:"manifest"`
+	Bytes    int64     `json:"bytes"` // of all of it
 }
 
 // Expose says how a secret reaches the workload, other than by being used for it.

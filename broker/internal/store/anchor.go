@@ -15,6 +15,9 @@ type Commit struct {
 	Changes  []Change
 }
 
+// restored reports whether the commit is that of a backup being restored.
+func (c *Commit) restored() bool { return len(c.Changes) == 1 && c.Changes[0].Event == EventRestored }
+
 // An Anchor keeps the hash of every manifest where it can't be taken back together with the store's file:
 // in the audit's chain.
 type Anchor interface {
@@ -45,8 +48,8 @@ func (s *Store) SetAnchor(a Anchor) (findings []error, err error) {
 	case head.Number == last.Number && (head.Number == 0 || head.Manifest == last.Manifest):
 		s.pending = nil
 		return nil, nil
-	case head.Number == last.Number+1 && (last.Number == 0 || prev == last.Manifest):
-		s.pending = &head // the last process died between the two
+	case head.Number == last.Number+1 && (last.Number == 0 || prev == last.Manifest), head.Number > last.Number && prev == last.Manifest && head.restored():
+		s.pending = &head // the last process died between the two, or a backup was restored
 		return nil, s.recordPending()
 	case head.Number > last.Number:
 		findings = append(findings, &TamperedError{What: "the audit", Why: fmt.Sprintf("its last record of the store is of commit %d, the store is at %d: its end was cut off", last.Number, head.Number)})

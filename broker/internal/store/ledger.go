@@ -21,6 +21,7 @@ type ledger struct {
 	prefix string // of its pages' keys in bucketPages
 
 	mu     sync.Mutex // held by the one who changes it
+	follow *Commit    // what the next commit follows on, other than the one before it
 	cached atomic.Pointer[verified]
 }
 
@@ -188,6 +189,9 @@ func (s *Store) commit(l *ledger, number uint64, f func(*edit) ([]Change, error)
 		}
 		k := e.keys.newest()
 		next = &manifest{ledger: l.name, keyID: k.id, commit: max(number, v.m.commit+1), prev: v.at, changes: changes, pages: maps.Clone(v.m.pages)}
+		if l.follow != nil {
+			next.prev = l.follow.Manifest
+		}
 		if err := e.flush(next); err != nil {
 			return err
 		}

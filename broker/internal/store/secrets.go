@@ -28,6 +28,7 @@ const (
 	EventRotated    = "key_rotated"
 	EventProtected  = "key_protected"
 	EventSplit      = "key_split"
+	EventBackup     = "store_backed_up"
 )
 
 // SetSecrets stores sealed secrets, all or none. Each must carry the version after the last one of its

@@ -67,14 +67,20 @@ func Open(dir string, holders ...keyring.Holder) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, lock: lock}
-	s.agents.name, s.agents.prefix = "agents", prefixAgents
-	s.sessions.name, s.sessions.prefix = "sessions", prefixSessions
-	s.signing.name, s.signing.prefix = "signing", prefixSigning
+	s := newStore(dir)
+	s.lock = lock
 	if err := s.open(holders); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+func newStore(dir string) *Store {
+	s := &Store{dir: dir}
+	s.agents.name, s.agents.prefix = "agents", prefixAgents
+	s.sessions.name, s.sessions.prefix = "sessions", prefixSessions
+	s.signing.name, s.signing.prefix = "signing", prefixSigning
+	return s
 }
 
 func (s *Store) open(holders []keyring.Holder) error {

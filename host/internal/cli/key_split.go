@@ -49,15 +49,11 @@ func splitKey(cmd *cobra.Command, shares, threshold int, dir string) error {
 	if err != nil {
 		return err
 	}
-	state, err := stateDir()
+	key, err := keySource(cmd)
 	if err != nil {
 		return err
 	}
-	operator, err := readOperator("", state)
-	if err != nil {
-		return err
-	}
-	all, err := broker.SplitKey(state, operator.Key, func() (secret.Value, error) { return currentPassphrase(cmd) }, shares, threshold)
+	all, err := broker.SplitKey(key, shares, threshold)
 	if err != nil {
 		return err
 	}
@@ -72,6 +68,16 @@ func splitKey(cmd *cobra.Command, shares, threshold int, dir string) error {
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "any %d of these %d recover the key: torno key recover\n", threshold, shares)
 	return nil
+}
+
+// keySource says where the key is, and asks for its passphrase where that is needed.
+func keySource(cmd *cobra.Command) (broker.KeySource, error) {
+	state, err := stateDir()
+	if err != nil {
+		return broker.KeySource{}, err
+	}
+	operator, err := readOperator("", state)
+	return broker.KeySource{StateDir: state, Config: operator.Key, Passphrase: func() (secret.Value, error) { return currentPassphrase(cmd) }}, err
 }
 
 // putShare prints a share, or writes it to a new file in dir.
