@@ -22,12 +22,13 @@ func (a *anchor) Record(c store.Commit) error {
 	for i, ch := range c.Changes {
 		records[i] = audit.Record{
 			Event: ch.Event, Agent: ch.Agent, Secret: ch.Name, Version: ch.Version,
-			Commit: c.Number, Manifest: hex.EncodeToString(c.Manifest[:]),
+			Commit: c.Number,
 		}
 		if ch.Event == store.EventTrusted { // its name is the hash of the file
 			records[i].Secret, records[i].SHA256 = "", ch.Name
 		}
 	}
+	records[len(records)-1].Manifest = hex.EncodeToString(c.Manifest[:])
 	return a.log.Commit(records)
 }
 

@@ -202,7 +202,7 @@ func (l *Log) Event(r *Record) error {
 // committed notes a commit of the store that was recorded. Each segment begins with the last one, so that those before
 // it can go.
 func (l *Log) committed(r *Record) {
-	if r.Commit > 0 {
+	if r.Manifest != "" {
 		l.commit, l.manifest = r.Commit, r.Manifest
 	}
 }

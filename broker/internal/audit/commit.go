@@ -8,8 +8,8 @@ import (
 	"torno.internal/protocol/control"
 )
 
-// Commit records what one commit of the store did, one record each with the commit's number and the hash of
-// its manifest, and returns when they are on disk.
+// Commit records what one commit of the store did, one record each with the commit's number, and returns when they
+// are on disk. The last record alone has the hash of the manifest: with it the commit counts as recorded.
 func (l *Log) Commit(records []Record) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -28,11 +28,13 @@ func (l *Log) Commit(records []Record) error {
 func LastCommit(dir string) (control.AuditRecord, error) {
 	var last control.AuditRecord
 	err := eachCommit(dir, func(here []control.AuditRecord) bool {
-		if len(here) == 0 {
-			return true
+		for i := range slices.Backward(here) {
+			if here[i].Manifest != "" {
+				last = here[i]
+				return false
+			}
 		}
-		last = here[len(here)-1]
-		return false
+		return true
 	})
 	return last, err
 }
@@ -62,7 +64,7 @@ func eachCommit(dir string, f func(here []control.AuditRecord) bool) error {
 	for i := len(paths) - 1; i >= 0; i-- {
 		var here []control.AuditRecord
 		_, err := scanFrom(paths[i], 0, func(line []byte) error {
-			if !bytes.Contains(line, []byte(`,"manifest":"`)) { // a quote in a string is escaped: none looks like this
+			if !bytes.Contains(line, []byte(`,"commit":`)) { // a quote in a string is escaped: none looks like this
 				return nil
 			}
 			r, err := Decode(line)

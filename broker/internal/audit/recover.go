@@ -118,7 +118,7 @@ func (l *Log) replayLine(line []byte, open map[ID]struct{}) error {
 	case control.AuditCheckpoint:
 		l.checkpointed, l.checkpointAt = r.Seq, r.Time
 	}
-	if r.Commit > 0 {
+	if r.Manifest != "" {
 		l.commit, l.manifest = r.Commit, r.Manifest
 	}
 	l.seq, l.prev, l.last = c.seq, c.prev, r.Time
