@@ -30,7 +30,7 @@ func TestVMWorkspace(t *testing.T) {
 	t.Run("in and back", func(t *testing.T) {
 		dir := h.project(files)
 		testPublish(t, h, []string{"--workspace", dir})
-		r, dir := begin("trap 'exit 3' INT; echo ready; sleep 100 & wait")
+		r, dir := begin("trap 'exit 3' INT; sleep 100 & echo ready; wait")
 		_ = r.Process.Signal(os.Interrupt)
 		_ = r.Wait()
 		if code := r.ProcessState.ExitCode(); code != 3 || !strings.Contains(r.stderr.String(), "changed on both sides: a ") {

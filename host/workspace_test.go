@@ -96,8 +96,8 @@ func TestWorkspaceMeanwhile(t *testing.T) {
 		interrupts int
 		code       int
 	}{
-		"ends":          {`echo theirs >a; echo theirs >b; echo ready; sleep 100`, 1, 130},
-		"one interrupt": {`trap 'echo late >c; exit 4' INT; echo theirs >a; echo theirs >b; echo ready; sleep 100 & wait`, 1, 4},
+		"ends":          {`echo theirs >a; echo theirs >b; echo ready; exec sleep 100`, 1, 130},
+		"one interrupt": {`trap 'echo late >c; exit 4' INT; echo theirs >a; echo theirs >b; sleep 100 & echo ready; wait`, 1, 4},
 		"two":           {`trap '' INT TERM; echo theirs >a; echo theirs >b; echo late >c; echo ready; while :; do sleep 100; done`, 2, 137},
 	} {
 		dir := h.project(map[string]string{"a": "1", "b": "2", "torno.toml": agentFile})

@@ -129,8 +129,8 @@ func TestRunEvents(t *testing.T) {
 			event        any
 			want         protocol.Exit
 		}{
-			{"INT", "echo ready; sleep 100", protocol.RunEvent{Type: protocol.RunSignal, Signal: "INT"}, protocol.Exit{Code: 130, Signal: "INT"}},
-			{"trapped", "trap 'exit 7' HUP; sleep 100 & echo ready; wait", // not a loop: dash loses signals that come while it forks
+			{"INT", "echo ready; exec sleep 100", protocol.RunEvent{Type: protocol.RunSignal, Signal: "INT"}, protocol.Exit{Code: 130, Signal: "INT"}},
+			{"trapped", "trap 'exit 7' HUP; sleep 100 & echo ready; wait", // dash loses signals that come while it forks: nothing is forked once it is ready
 				protocol.RunEvent{Type: protocol.RunSignal, Signal: "HUP"}, protocol.Exit{Code: 7}},
 			{"stop", "echo ready; sleep 100", protocol.RunEvent{Type: protocol.RunStop}, protocol.Exit{Code: 143, Signal: "TERM"}},
 			{"stopped process", "echo ready; kill -STOP $$", protocol.RunEvent{Type: protocol.RunStop}, protocol.Exit{Code: 143, Signal: "TERM"}},
