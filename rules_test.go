@@ -160,7 +160,7 @@ func lineDiff(want, got string) string {
 var decoders = map[string][]string{
 	"protocol":                 {"FuzzParseAuthority", "FuzzReadPreface", "FuzzDecodeStrict"},
 	"protocol/bhttp":           {"FuzzReadRequest", "FuzzReadResponse", "FuzzMessage"},
-	"protocol/control":         {"FuzzParseTemplate", "FuzzDecodeAssociatedData"},
+	"protocol/control":         {"FuzzParseTemplate", "FuzzDecodeAssociatedData", "FuzzDecodeSealed"},
 	"protocol/http1":           {"FuzzReadRequest", "FuzzReadResponse"},
 	"protocol/seal":            {"FuzzOpen"},
 	"protocol/transport":       {"FuzzParseAddr", "FuzzReadAnswer"},
@@ -172,7 +172,7 @@ var decoders = map[string][]string{
 	"broker/internal/policy":   {"FuzzParseRule", "FuzzReadings"},
 	"broker/internal/redact":   {"FuzzMask"},
 	"broker/internal/session":  {"FuzzDecodeRecord"},
-	"broker/internal/store":    {"FuzzDecodeManifest", "FuzzDecodePage", "FuzzDecodeRecord", "FuzzDecodeBackup"},
+	"broker/internal/store":    {"FuzzDecodeManifest", "FuzzDecodePage", "FuzzDecodeBackup"},
 	"broker/internal/upstream": {"FuzzH2Response", "FuzzH2Section"},
 	"guest/internal/front":     {"FuzzAuthority", "FuzzH2Head"},
 	"guest/internal/boot":      {"FuzzDecodeState"},

@@ -28,6 +28,7 @@ func (b *Broker) handler() http.Handler {
 	mux.Handle("GET "+control.PathNextVersion, ctlserver.Get(b.log, b.nextVersion))
 	mux.Handle("POST "+control.PathSecrets, ctlserver.Handle(b.log, b.setSecrets))
 	mux.Handle("DELETE "+control.PathSecrets, ctlserver.Get(b.log, b.deleteSecret))
+	mux.Handle("POST "+control.PathImport, ctlserver.Handle(b.log, b.importSecrets))
 	mux.Handle("GET "+control.PathTrust, ctlserver.Get(b.log, b.trusted))
 	mux.Handle("PUT "+control.PathTrust, ctlserver.Handle(b.log, b.trust))
 	mux.Handle("GET "+control.PathSessions, ctlserver.Get(b.log, b.listSessions))

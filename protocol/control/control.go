@@ -11,20 +11,21 @@ import (
 
 // Paths of the control API, all under the socket's http://torno.
 const (
-	PathHealth      = "/v1/health"       // GET → Health
-	PathPublicKey   = "/v1/public-key"   // GET → PublicKey
-	PathKey         = "/v1/key"          // GET → KeyInfo; POST …/rotate → KeyInfo at once, the rotation goes on; POST …/protect KeyProtection → KeyInfo; POST …/split KeySplit → KeyInfo: records that it is done
-	PathStore       = "/v1/store"        // GET …/backup → a backup, as bytes; POST …/verify → StoreVerdict
-	PathPresets     = "/v1/presets"      // GET → []Preset; ?name=KEY → []Preset with at most one
-	PathSecrets     = "/v1/secrets"      // GET ?agent= → []SecretInfo; POST []SealedSecret → []SecretInfo, all or nothing; DELETE ?agent=&name= → SecretInfo
-	PathNextVersion = "/v1/secrets/next" // GET ?agent=&name= → NextVersion
-	PathTrust       = "/v1/trust"        // GET ?agent= → TrustedFile; PUT TrustedFile
-	PathSessions    = "/v1/sessions"     // GET → []SessionInfo; POST SessionRequest → SessionCreated
-	PathConsole     = "/v1/console"      // POST ConsoleReport → SessionInfo: what a session's VM said last on its console
-	PathSession     = "/v1/sessions/"    // + id: GET → SessionInfo; DELETE revokes → SessionInfo; POST …/end ends, …/resume lets a suspended one go on → SessionInfo; POST …/prove with a memfd → Proof
-	PathPolicyCheck = "/v1/policy/check" // POST PolicyCheck → PolicyVerdict
-	PathAudit       = "/v1/audit"        // GET ?follow=1&last=N → one JSON audit record a line
-	PathAuditVerify = "/v1/audit/verify" // POST AuditCheck → AuditVerdict
+	PathHealth      = "/v1/health"         // GET → Health
+	PathPublicKey   = "/v1/public-key"     // GET → PublicKey
+	PathKey         = "/v1/key"            // GET → KeyInfo; POST …/rotate → KeyInfo at once, the rotation goes on; POST …/protect KeyProtection → KeyInfo; POST …/split KeySplit → KeyInfo: records that it is done
+	PathStore       = "/v1/store"          // GET …/backup → a backup, as bytes; POST …/verify → StoreVerdict
+	PathPresets     = "/v1/presets"        // GET → []Preset; ?name=KEY → []Preset with at most one
+	PathSecrets     = "/v1/secrets"        // GET ?agent= → []SecretInfo; POST []SealedSecret → []SecretInfo, all or nothing; DELETE ?agent=&name= → SecretInfo
+	PathNextVersion = "/v1/secrets/next"   // GET ?agent=&name= → NextVersion
+	PathImport      = "/v1/secrets/import" // POST Import → []SecretInfo, all or nothing
+	PathTrust       = "/v1/trust"          // GET ?agent= → TrustedFile; PUT TrustedFile
+	PathSessions    = "/v1/sessions"       // GET → []SessionInfo; POST SessionRequest → SessionCreated
+	PathConsole     = "/v1/console"        // POST ConsoleReport → SessionInfo: what a session's VM said last on its console
+	PathSession     = "/v1/sessions/"      // + id: GET → SessionInfo; DELETE revokes → SessionInfo; POST …/end ends, …/resume lets a suspended one go on → SessionInfo; POST …/prove with a memfd → Proof
+	PathPolicyCheck = "/v1/policy/check"   // POST PolicyCheck → PolicyVerdict
+	PathAudit       = "/v1/audit"          // GET ?follow=1&last=N → one JSON audit record a line
+	PathAuditVerify = "/v1/audit/verify"   // POST AuditCheck → AuditVerdict
 
 	PathAuditQuery      = "/v1/audit/query"      // POST AuditFilter → one JSON object a line: a record, that of an exchange with its "end" in it
 	PathAuditCheckpoint = "/v1/audit/checkpoint" // POST → the checkpoint that was just written, one line

@@ -23,7 +23,7 @@ const format = 1
 const MaxValue = 64 << 10 // bytes
 
 // MaxSealed is the longest that Seal returns: format, encapsulated key, value, tag.
-const MaxSealed = 1 + 1120 + MaxValue + 16 // bytes
+const MaxSealed = 1 + 1120 + MaxValue + 16 // bytes; protocol/control has it too
 
 // info separates this use of a key from any other.
 const info = "torno sealed secret v1"

@@ -184,7 +184,7 @@ func TestAttack35SecretOfTheWriters(t *testing.T) {
 	s := openStore(t, dir)
 	set(t, s, sealed(t, s, "a", "K", 1, "one"))
 	forged := sealed(t, s, "a", "K", 2, "the attacker's account") // anybody can seal to the public key
-	raw, err := encodeRecord(&forged)
+	raw, err := control.EncodeSealed(forged)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package store
 
 import (
 	"bytes"
-	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -47,36 +46,6 @@ func FuzzDecodePage(f *testing.F) {
 		}
 		if again := p.encode(); !bytes.Equal(again, b) {
 			t.Errorf("%x reads as %x", b, again)
-		}
-	})
-}
-
-func FuzzDecodeRecord(f *testing.F) {
-	s, err := Open(filepath.Join(f.TempDir(), "state"))
-	if err != nil {
-		f.Fatal(err)
-	}
-	defer s.Close()
-	sec := sealed(f, s, "a", "K", 1, "value")
-	b, err := encodeRecord(&sec)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(b)
-	f.Fuzz(func(t *testing.T, b []byte) {
-		sec, err := decodeRecord(b)
-		if err != nil {
-			if sec.KeyID != "" || sec.Sealed != nil {
-				t.Error("a secret beside an error")
-			}
-			return
-		}
-		again, err := encodeRecord(&sec)
-		if err != nil || !bytes.Equal(again, b) {
-			t.Errorf("%x reads as %x, %v", b, again, err)
-		}
-		if m, err := decodeMeta(b); err != nil || !cmp.Equal(m, sec.Meta) {
-			t.Errorf("%+v, %v", m, err)
 		}
 	})
 }

@@ -242,11 +242,7 @@ func keyOf(bucket, raw []byte) string {
 	if !bytes.Equal(bucket, bucketSecrets) {
 		return boxKey(raw)
 	}
-	aad, _, err := splitRecord(raw)
-	if err != nil {
-		return ""
-	}
-	_, id, err := control.DecodeAssociatedData(aad)
+	_, id, err := control.DecodeSealedMeta(raw)
 	if err != nil {
 		return ""
 	}
@@ -264,7 +260,7 @@ func (e *edit) anew(s stored) ([]byte, error) {
 		defer clear(plain)
 		return k.seal(s.bucket, s.name, plain), nil
 	}
-	sec, err := decodeRecord(s.raw)
+	sec, err := control.DecodeSealed(s.raw)
 	if err != nil {
 		return nil, err
 	}
@@ -281,5 +277,5 @@ func (e *edit) anew(s stored) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return encodeRecord(&sec)
+	return control.EncodeSealed(sec)
 }

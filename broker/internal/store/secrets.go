@@ -62,7 +62,7 @@ func (e *edit) set(sec *control.SealedSecret) error {
 	if m.Version != en.last()+1 || m.Version > maxVersion {
 		return fmt.Errorf("%s of agent %s: version %d, want %d: %w", m.Name, m.Agent, m.Version, en.last()+1, ErrConflict)
 	}
-	b, err := encodeRecord(sec)
+	b, err := control.EncodeSealed(*sec)
 	if err != nil {
 		return err
 	}
@@ -134,7 +134,7 @@ func (v *view) meta(agent string, en *entry) (control.Meta, error) {
 	if err != nil {
 		return control.Meta{}, err
 	}
-	m, err := decodeMeta(raw)
+	m, _, err := control.DecodeSealedMeta(raw)
 	if err != nil {
 		return control.Meta{}, &TamperedError{Agent: agent, Name: en.name, Version: en.last(), Why: err.Error()}
 	}
@@ -211,7 +211,7 @@ func (v *view) secret(agent, name string, version int) (control.SealedSecret, er
 	if err != nil {
 		return control.SealedSecret{}, err
 	}
-	sec, err := decodeRecord(raw)
+	sec, err := control.DecodeSealed(raw)
 	if err != nil {
 		return control.SealedSecret{}, &TamperedError{Agent: agent, Name: name, Version: version, Why: err.Error()}
 	}

@@ -32,7 +32,7 @@ const format = "2"
 var (
 	bucketMeta     = []byte("meta")     // "format" → format; a ledger's name → its manifest
 	bucketPages    = []byte("pages")    // a page's key → page
-	bucketSecrets  = []byte("secrets")  // agent 0 name 0 version (8 bytes) → record
+	bucketSecrets  = []byte("secrets")  // agent 0 name 0 version (8 bytes) → control.SealedSecret, as control.EncodeSealed writes it
 	bucketTrusted  = []byte("trusted")  // agent → control.TrustedFile, boxed
 	bucketSessions = []byte("sessions") // id → record, boxed
 	bucketSigning  = []byte("signing")  // "audit" → seed, boxed

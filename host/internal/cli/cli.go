@@ -70,7 +70,7 @@ func execute(ctx context.Context, root *cobra.Command) int {
 	var usage usageError
 	if errors.As(err, &exit) {
 		code, err = exit.code, exit.error
-	} else if errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command") {
+	} else if errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command") || strings.HasPrefix(err.Error(), "required flag") {
 		code = exitUsage
 	}
 	if err != nil {

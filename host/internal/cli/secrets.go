@@ -16,7 +16,8 @@ import (
 
 func newSecretsCommand() *cobra.Command {
 	return group("secrets", "Set, list and delete an agent's secrets",
-		newSecretsSetCommand(), newSecretsListCommand(), newSecretsDeleteCommand())
+		newSecretsSetCommand(), newSecretsListCommand(), newSecretsDeleteCommand(),
+		newSecretsSealCommand(), newSecretsImportCommand(), newSecretsExportCommand())
 }
 
 func newSecretsListCommand() *cobra.Command {

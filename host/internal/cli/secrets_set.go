@@ -60,21 +60,34 @@ editing a file, and nobody reads it back, not even who set it.`,
 			return setSecrets(cmd, args[0], args[1:], &s)
 		},
 	}
+	s.flags(cmd)
+	return cmd
+}
+
+// flags adds the flags that describe a secret.
+func (s *setting) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringArrayVar(&s.hosts, "host", nil, "`host[:port]` that the secret may be sent to, over https (repeat for more)")
 	f.StringArrayVar(&s.headers, "header", nil, "field to put it into, as \"`Name: text {KEY} text`\" (repeat for more)")
 	f.StringVar(&s.scheme, "as", "", "how it becomes a credential: bearer (default with --host) or header")
 	f.StringVar(&s.expose, "expose", "", "\"env\": an environment variable inside the VM instead")
 	f.StringVar(&s.rotation, "rotation", "", "what running sessions do with a new version: pin (default) or follow")
-	return cmd
 }
 
-func setSecrets(cmd *cobra.Command, agent string, args []string, s *setting) error {
+// checkSetting checks what can be without asking anybody.
+func checkSetting(agent string, args []string, s *setting) error {
 	if !control.ValidAgent(agent) {
 		return usageError{&hintError{fmt.Errorf("%q is not an agent's name", agent), "a name is " + control.AgentGrammar}}
 	}
 	if s.given() && len(args) > 1 {
 		return usageError{&hintError{errors.New("--host, --header, --as and --expose go with exactly one KEY"), "set the others with a command of their own"}}
+	}
+	return nil
+}
+
+func setSecrets(cmd *cobra.Command, agent string, args []string, s *setting) error {
+	if err := checkSetting(agent, args, s); err != nil {
+		return err
 	}
 	c, err := ensure(cmd.Context())
 	if err != nil {
@@ -108,23 +121,34 @@ func setSecrets(cmd *cobra.Command, agent string, args []string, s *setting) err
 	return nil
 }
 
-// describe fills in what the secret is: by its preset, by flags, or, on a terminal, by asking.
+// describe fills in what the secret is, as the broker knows it: by its preset, by what it was, by flags, or, on a
+// terminal, by asking.
 func (e *entry) describe(cmd *cobra.Command, c *client, agent string, s *setting) error {
 	var presets []control.Preset
 	if err := c.do(cmd.Context(), "GET", control.PathPresets+"?"+url.Values{"name": {e.key}}.Encode(), nil, &presets); err != nil {
 		return err
 	}
+	e.begin(agent, s, presets)
+	if !s.given() {
+		if err := e.keepCustom(cmd.Context(), c); err != nil {
+			return err
+		}
+	}
+	return e.complete(cmd, s)
+}
+
+// begin fills in what the secret is by its preset, of which there is at most one.
+func (e *entry) begin(agent string, s *setting, presets []control.Preset) {
 	e.meta = control.Meta{Agent: agent, Name: e.key, Rotation: control.Rotation(s.rotation)}
 	if len(presets) > 0 {
 		p := presets[0]
 		e.prefixes = p.Prefix
 		e.meta.Audience, e.meta.Inject, e.meta.Expose, e.meta.Preset = p.Audience, p.Inject, p.Expose, p.Name
 	}
-	if !s.given() {
-		if err := e.keepCustom(cmd.Context(), c); err != nil {
-			return err
-		}
-	}
+}
+
+// complete fills in what flags say, or, on a terminal, a person.
+func (e *entry) complete(cmd *cobra.Command, s *setting) error {
 	if s.expose != "" {
 		e.meta.Audience, e.meta.Inject, e.meta.Preset = nil, control.Injector{}, ""
 		e.meta.Expose = control.Expose(s.expose)
