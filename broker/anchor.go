@@ -12,8 +12,9 @@ import (
 
 // An anchor keeps the store's manifests in the audit's chain.
 type anchor struct {
-	log *audit.Log
-	dir string
+	log  *audit.Log
+	dir  string
+	tell func(*audit.Record) // who listens
 }
 
 // Record implements store.Anchor.
@@ -29,7 +30,13 @@ func (a *anchor) Record(c store.Commit) error {
 		}
 	}
 	records[len(records)-1].Manifest = hex.EncodeToString(c.Manifest[:])
-	return a.log.Commit(records)
+	if err := a.log.Commit(records); err != nil {
+		return err
+	}
+	for i := range records {
+		a.tell(&records[i])
+	}
+	return nil
 }
 
 // Last implements store.Anchor.
@@ -57,7 +64,7 @@ func (a *anchor) Since(number uint64, f func(store.Change)) error {
 
 // anchorStore compares the store with the audit, and has the audit record what the store does from now on.
 func (b *Broker) anchorStore() error {
-	findings, err := b.store.SetAnchor(&anchor{b.audit, b.auditDir()})
+	findings, err := b.store.SetAnchor(&anchor{b.audit, b.auditDir(), b.tellOf})
 	for _, f := range findings {
 		b.log.Error("the store is not what the audit has recorded", "err", f)
 	}

@@ -15,8 +15,10 @@ import (
 	"sync"
 	"time"
 
+	"torno.internal/broker/internal/approval"
 	"torno.internal/broker/internal/audit"
 	ctlserver "torno.internal/broker/internal/control"
+	"torno.internal/broker/internal/feed"
 	"torno.internal/broker/internal/redact"
 	"torno.internal/broker/internal/store"
 	"torno.internal/broker/internal/upstream"
@@ -51,6 +53,8 @@ type Broker struct {
 	auditKey control.AuditKeys
 	upstream *upstream.Client
 	matchers redact.Cache
+	desk     *approval.Desk
+	feed     feed.Feed
 	started  time.Time
 
 	mu      sync.Mutex
@@ -96,6 +100,10 @@ func Open(cfg Config) (*Broker, error) {
 		return nil, errors.Join(fmt.Errorf("recording the start: %w", err), b.audit.Close(), b.store.Close())
 	}
 	b.upstream = upstream.New(uc)
+	b.desk = approval.New(approval.Options{
+		Timeout:    time.Duration(cfg.Operator.Limits.AskSeconds) * time.Second,
+		PerSession: cfg.Operator.Limits.AsksPerSession, Total: cfg.Operator.Limits.Asks,
+	})
 	return b, nil
 }
 

@@ -40,6 +40,7 @@ func (b *Broker) recordOwn(r *audit.Record) {
 	if err := b.audit.Event(r); err != nil {
 		b.log.Error("recording an event", "event", r.Event, "err", err)
 	}
+	b.tellOf(r)
 }
 
 // event records an event of the session that the workload can't cause at will. by is the process that asked for it,

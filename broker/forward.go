@@ -26,6 +26,8 @@ type exchange struct {
 	http2     bool   // the workload speaks HTTP/2, as the guest tells it
 	dialled   string // the address that the workload connected to, as the guest tells it
 	decision  policy.Decision
+	asks      bool            // a person has to decide
+	approval  string          // what they said, and as whom
 	use       *credential.Use // nil: no secret is bound to this origin
 	bare      bool            // this path does not get the credential, but neither the workload's own
 	guarded   *guarded        // nil: no secret is bound to this authority, answers pass as they are
@@ -35,6 +37,7 @@ type exchange struct {
 	outcome   audit.Outcome
 	interims  interims
 	started   time.Time
+	all       []reading // what the request may be taken for
 	room      [2]reading
 }
 
@@ -53,6 +56,11 @@ func (s *live) exchange(ctx context.Context, st *stream) (reusable bool, err err
 	if err := x.judge(); err != nil {
 		return x.refuse(err)
 	}
+	if x.asks {
+		if err := x.ask(x.connect()); err != nil {
+			return x.refuse(err)
+		}
+	}
 	if x.id, err = s.b.audit.Begin(x.record()); err != nil {
 		return x.refuse(unrecorded(err))
 	}
@@ -65,6 +73,7 @@ func (s *live) exchange(ctx context.Context, st *stream) (reusable bool, err err
 		if err := x.s.b.audit.End(x.id, &x.outcome); err != nil {
 			x.s.log.Error("recording an exchange's end", "err", err)
 		}
+		x.tell(x.outcome.Status, x.outcome.Reason)
 	}()
 	switch {
 	case x.req.Protocol != "":
@@ -81,7 +90,7 @@ func (x *exchange) judge() error {
 	x.dialled = x.req.Fields.Get(protocol.FieldDialled)
 	x.http2 = x.req.Fields.Get(protocol.FieldHTTP) == "2"
 	x.req.Fields = x.req.Fields.DelFunc(func(f protocol.Field) bool { return strings.HasPrefix(f.Name, "torno-") })
-	connect := x.req.Method == "CONNECT" && x.req.Protocol == ""
+	connect := x.connect()
 	scheme := x.req.Scheme
 	switch {
 	case x.req.Protocol != "" && x.req.Protocol != protocolWebSocket:
@@ -104,12 +113,14 @@ func (x *exchange) judge() error {
 	if x.s.suspended.Load() {
 		return protocol.Refuse(protocol.ReasonReflection, nil)
 	}
-	all, err := x.readings()
-	if err != nil {
+	if x.all, err = x.readings(); err != nil {
 		return err
 	}
-	if err := x.decide(all, connect); err != nil {
+	if err := x.decide(connect); err != nil {
 		return x.plainHTTP(err)
+	}
+	if x.decision.Verdict == policy.Ask && !x.asks {
+		x.approval = askGranted
 	}
 	if connect {
 		return nil
@@ -122,15 +133,13 @@ func (x *exchange) judge() error {
 	if x.guarded = x.s.guarded(x.authority, scheme); x.guarded != nil {
 		x.req.Fields = x.guarded.prepare(x.req.Fields)
 	}
-	x.bare = x.use != nil && !x.covered(all)
+	x.bare = x.use != nil && !x.covered()
 	return err
 }
 
 // verdict turns the policy's decision into a refusal, or nil.
 func (x *exchange) verdict(connect bool) error {
 	switch d := x.decision; {
-	case d.Verdict == policy.Ask:
-		return protocol.Refuse(protocol.ReasonAskDenied, nil)
 	case d.Verdict == policy.Deny:
 		return protocol.Refuse(d.Reason, nil)
 	case connect != (d.Verdict == policy.Tunnel):
@@ -157,7 +166,7 @@ func (x *exchange) record() *audit.Record {
 		Session: x.s.id, Agent: x.s.agent,
 		Method: x.method(), Protocol: x.req.Protocol, Scheme: x.req.Scheme, Authority: x.name, Path: x.req.Path,
 		Fields: x.req.Fields, Dialled: x.dialled,
-		Verdict: x.decision.Verdict.String(), List: x.decision.List, Rule: x.decision.Rule,
+		Verdict: x.decision.Verdict.String(), List: x.decision.List, Rule: x.decision.Rule, Approval: x.approval,
 		Placeholders: x.s.secrets().Placeholders(x.req.Path, x.req.Fields), Redact: x.s.exposed,
 	}
 	if x.guarded != nil {
@@ -171,6 +180,9 @@ func (x *exchange) record() *audit.Record {
 	}
 	return r
 }
+
+// connect reports whether a tunnel is asked for.
+func (x *exchange) connect() bool { return x.req.Method == "CONNECT" && x.req.Protocol == "" }
 
 // method is the request's, as people know it: a WebSocket's handshake is a GET.
 func (x *exchange) method() string {
@@ -195,6 +207,7 @@ func (x *exchange) refuse(err error) (bool, error) {
 		}
 	}
 	x.s.stats.last.Store(&decided{method: x.req.Method, authority: x.req.Authority, reason: reason.String()})
+	x.tell(reason.Status(), reason.String())
 	if err := x.answer(reason); err != nil {
 		return false, err
 	}

@@ -46,6 +46,9 @@ type live struct {
 	exposed *redact.Matcher // of the values that the workload was given; nil: none was
 	watch   watch
 
+	granting sync.Mutex // held while grants changes
+	grants   atomic.Pointer[[]policy.Grant]
+
 	owner     atomic.Int32 // the process that registered the session; 0: an earlier broker knew
 	cookies   bool         // Set-Cookie passes
 	suspended atomic.Bool  // answers repeated secrets; a person must let the session go on
@@ -130,6 +133,7 @@ func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 	s.exposed = s.guardExposed()
 	s.paths, s.cookies = p.paths, b.cfg.Operator.Agents[s.agent].Cookies == control.CookiesPass
 	s.suspended.Store(record.Suspended())
+	s.loadGrants()
 	s.ctx, s.cancel = context.WithDeadline(context.Background(), record.Expires())
 	err = b.allowPrivate(s)
 	if err == nil {

@@ -93,6 +93,7 @@ func (s *live) proved(p control.Proof) error {
 	if err := s.b.audit.Event(r); err != nil {
 		return fmt.Errorf("recording the proof: %w", err)
 	}
+	s.b.feed.Publish(control.Event{Kind: control.EventProof, Type: r.Event, Session: s.id, Agent: s.agent, Proof: &p})
 	if p.Outcome == control.ProofLeak {
 		s.suspend(&audit.Record{Session: s.id, Agent: s.agent, Event: eventProofLeak})
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 
+	"torno.internal/broker/internal/policy"
 	"torno.internal/protocol"
 )
 
@@ -40,20 +41,30 @@ func (x *exchange) readings() ([]reading, error) {
 }
 
 // decide asks the policy about every reading. The decision is that on the request as it is sent, or the first that is
-// against it.
-func (x *exchange) decide(all []reading, connect bool) error {
-	for _, r := range all {
+// against it, or one about which a person is to be asked.
+func (x *exchange) decide(connect bool) error {
+	var asked policy.Decision
+	x.asks = false
+	for _, r := range x.all {
 		x.decision = x.s.policy.Decide(r.method, x.req.Scheme, x.authority, r.path)
+		if x.decision.Verdict == policy.Ask {
+			asked = x.decision
+			x.asks = x.asks || !x.granted(r)
+			continue
+		}
 		if err := x.verdict(connect); err != nil {
 			return err
 		}
+	}
+	if asked.Verdict == policy.Ask {
+		x.decision = asked
 	}
 	return nil
 }
 
 // covered reports whether the request gets the credential, in every reading.
-func (x *exchange) covered(all []reading) bool {
-	for _, r := range all {
+func (x *exchange) covered() bool {
+	for _, r := range x.all {
 		if !x.s.paths[x.use.Name].Cover(r.method, r.path) {
 			return false
 		}

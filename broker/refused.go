@@ -47,8 +47,12 @@ func (b *Broker) holder(token protocol.Token) *live {
 
 // note records an event of the session. Past the session's budget such events are counted, unless they come once.
 func (s *live) note(event, reason string, once bool) {
-	err := s.b.audit.Event(&audit.Record{Session: s.id, Agent: s.agent, Event: event, Reason: reason, Free: once})
+	r := &audit.Record{Session: s.id, Agent: s.agent, Event: event, Reason: reason, Free: once}
+	err := s.b.audit.Event(r)
 	if err != nil && !errors.Is(err, audit.ErrBudget) {
 		s.log.Error("recording an event", "event", event, "err", err)
+	}
+	if err == nil { // a flood of them is no news
+		s.b.tellOf(r)
 	}
 }

@@ -298,6 +298,9 @@ type Limits struct {
 	ReflectionsPerSession  int `json:"reflections_per_session,omitempty"`  // and in all of a session's responses; 32
 	AuditRecordsPerSecond  int `json:"audit_records_per_second,omitempty"` // exchanges and events recorded, with a burst of ten seconds' worth; beyond it 429; 200
 	AuditMiBPerHour        int `json:"audit_mib_per_hour,omitempty"`       // and their estimated size; 64
+	AskSeconds             int `json:"ask_seconds,omitempty"`              // until a request that waits for a person is denied; 300
+	AsksPerSession         int `json:"asks_per_session,omitempty"`         // requests of a session that wait at once; 16
+	Asks                   int `json:"asks,omitempty"`                     // and of all sessions together; 256
 }
 
 // An Upstream overrides how one authority is reached. Dial is exempt from the address guard, for that
@@ -405,6 +408,7 @@ type SessionInfo struct {
 	BytesDown   uint64             `json:"bytes_down"`
 	Streams     int                `json:"streams"` // open now
 	Last        string             `json:"last,omitempty"`
+	Grants      []string           `json:"grants,omitempty"`  // what a person has allowed for the rest of the session, as rules
 	Machine     *Machine           `json:"machine,omitempty"` // of torno run
 	Console     string             `json:"console,omitempty"` // what it said last; not escaped
 }

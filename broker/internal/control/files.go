@@ -13,7 +13,8 @@ import (
 // descriptor that came with what was read (unix(7), SCM_RIGHTS) until a handler takes it.
 type Conn struct {
 	*net.UnixConn
-	PID int32 // of the peer when it connected
+	PID int32  // of the peer when it connected
+	UID uint32 // as well
 
 	mu   sync.Mutex
 	file *os.File
@@ -27,7 +28,7 @@ func newConn(c *net.UnixConn) *Conn {
 	if raw, err := c.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) {
 			if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-				conn.PID = cred.Pid
+				conn.PID, conn.UID = cred.Pid, cred.Uid
 			}
 		})
 	}

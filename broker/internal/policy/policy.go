@@ -212,14 +212,15 @@ func (s *side) judge(q *query, path string, audiences map[Origin]bool) Decision 
 	if r := s.presets.deny.match(q, path); r != nil {
 		return Decision{Deny, ListPreset, r.text, protocol.ReasonDeniedByRule}
 	}
+	tunnel := s.tunnel.match(q, path)
+	if q.tunnel && tunnel == nil { // also where a person would be asked: what an ask rule names is no tunnel
+		return Decision{Deny, ListDefault, "", protocol.ReasonDenied}
+	}
 	if r := s.ask.match(q, path); r != nil {
 		return Decision{Ask, ListAsk, r.text, protocol.ReasonAskDenied}
 	}
-	if r := s.tunnel.match(q, path); r != nil {
-		return Decision{Tunnel, ListTunnel, r.text, protocol.ReasonNone}
-	}
-	if q.tunnel {
-		return Decision{Deny, ListDefault, "", protocol.ReasonDenied}
+	if tunnel != nil {
+		return Decision{Tunnel, ListTunnel, tunnel.text, protocol.ReasonNone}
 	}
 	if r := s.allow.match(q, path); r != nil {
 		return Decision{Allow, ListAllow, r.text, protocol.ReasonNone}

@@ -49,8 +49,8 @@ func decide(t testing.TB, p *Policy, request string) Decision {
 func TestDecidePrecedence(t *testing.T) {
 	p := compile(t, control.Egress{
 		Deny:   []string{"DELETE *.example.org", "api.example.com/admin/**"},
-		Ask:    []string{"POST api.stripe.example/v1/refunds", "api.example.com/admin/**"},
-		Tunnel: []string{"pinned.example.net:8883", "both.example.net"},
+		Ask:    []string{"POST api.stripe.example/v1/refunds", "api.example.com/admin/**", "POST asked.example.net/x"},
+		Tunnel: []string{"pinned.example.net:8883", "both.example.net", "asked.example.net"},
 		Allow:  []string{"GET *.example.org", "api.stripe.example", "both.example.net"},
 	}, nil, "https://api.example.com")
 	allowed := func(list, rule string) Decision { return Decision{Allow, list, rule, protocol.ReasonNone} }
@@ -72,7 +72,8 @@ func TestDecidePrecedence(t *testing.T) {
 		{"CONNECT pinned.example.net:443", denied},
 		{"CONNECT api.example.com:443", Decision{Deny, ListDeny, "api.example.com/admin/**", protocol.ReasonDeniedByRule}},
 		{"CONNECT www.example.org:443", Decision{Deny, ListDeny, "DELETE *.example.org", protocol.ReasonDeniedByRule}},
-		{"CONNECT api.stripe.example:443", Decision{Ask, ListAsk, "POST api.stripe.example/v1/refunds", protocol.ReasonAskDenied}},
+		{"CONNECT api.stripe.example:443", denied}, // the rule asks about a request, and no rule is for a tunnel
+		{"CONNECT asked.example.net:443", Decision{Ask, ListAsk, "POST asked.example.net/x", protocol.ReasonAskDenied}},
 		{"CONNECT https://www.example.org/chat", allowed(ListAllow, "GET *.example.org")},
 	}
 	for _, tt := range tests {

@@ -66,21 +66,7 @@ func (p Paths) Cover(method, path string) bool {
 	if reason != protocol.ReasonNone {
 		return false
 	}
-	if path, reason = cutPath(path); reason != protocol.ReasonNone {
-		return false
-	}
-	all := []string{path}
-	if !isClean(path) {
-		if all, reason = readings(path); reason != protocol.ReasonNone {
-			return false
-		}
-	}
-	for _, form := range all {
-		if !p.admit(&q, form) {
-			return false
-		}
-	}
-	return true
+	return matchAll(&q, path, p.admit)
 }
 
 func (p Paths) admit(q *query, path string) bool {

@@ -36,6 +36,7 @@ type record struct {
 	Counters Counters   `json:"counters"`
 	Leaves   int        `json:"leaves"` // reserved, see leaf.go
 	Console  string     `json:"console,omitempty"`
+	Grants   []string   `json:"grants,omitempty"`
 
 	// Gone once the session has ended.
 	CAKey     []byte `json:"ca_key,omitempty"` // PKCS #8

@@ -109,6 +109,8 @@ func secretOf(r *control.AuditRecord, before string) string {
 
 func because(r *control.AuditRecord) string {
 	switch {
+	case r.Approval != "":
+		return fmt.Sprintf(" (%s: %s, %s)", r.List, r.Rule, r.Approval)
 	case r.Rule != "":
 		return fmt.Sprintf(" (%s: %s)", r.List, r.Rule)
 	case r.List != "":

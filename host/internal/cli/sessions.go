@@ -112,7 +112,7 @@ func printSession(cmd *cobra.Command, i *control.SessionInfo) error {
 		{"secrets", strings.Join(secrets, "; ")},
 		{"requests", fmt.Sprintf("%d, %d refused", i.Requests, i.Refused)},
 		{"bytes", fmt.Sprintf("%d up, %d down", i.BytesUp, i.BytesDown)},
-		{"streams", strconv.Itoa(i.Streams)}, {"last", i.Last},
+		{"allowed", strings.Join(i.Grants, "; ")}, {"streams", strconv.Itoa(i.Streams)}, {"last", i.Last},
 	} {
 		if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%-10s %s\n", row[0], config.EscapeControl(row[1])); err != nil {
 			return err

@@ -140,6 +140,7 @@ func TestHelp(t *testing.T) {
 	for _, args := range [][]string{
 		nil, {"serve"}, {"run"}, {"trust"}, {"init"}, {"secrets"}, {"secrets", "set"}, {"secrets", "list"}, {"secrets", "delete"},
 		{"sessions"}, {"sessions", "list"}, {"sessions", "show"}, {"sessions", "revoke"}, {"policy", "check"},
+		{"approvals"}, {"approvals", "list"}, {"approvals", "allow"}, {"approvals", "deny"},
 		{"audit", "tail"}, {"audit", "verify"}, {"doctor"}, {"demo"}, {"version"}, {"completion"},
 	} {
 		r := torno(t, "", append(append([]string{}, args...), "--help")...)

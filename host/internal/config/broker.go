@@ -84,6 +84,9 @@ func readLimits(t *table) control.Limits {
 		ReflectionsPerSession:  t.count("reflections_per_session"),
 		AuditRecordsPerSecond:  t.count("audit_records_per_second"),
 		AuditMiBPerHour:        t.count("audit_mib_per_hour"),
+		AskSeconds:             t.count("ask_seconds"),
+		AsksPerSession:         t.count("asks_per_session"),
+		Asks:                   t.count("asks"),
 	}
 	t.done()
 	return l
