@@ -175,6 +175,9 @@ func (x *exchange) record() *audit.Record {
 	if x.name == "" {
 		r.Authority = x.req.Authority
 	}
+	if x.use != nil {
+		r.Path = x.use.StripTarget(r.Path)
+	}
 	if x.use != nil && !x.bare {
 		r.Secret, r.Version = x.use.Name, x.use.Version
 	}
@@ -323,27 +326,6 @@ func (x *exchange) reauthorise() error {
 // writeHead sends the request's head.
 func (x *exchange) writeHead(up *upstream.Exchange, length int64) error {
 	return x.authorised(func(creds []credential.Field) error { return up.WriteHead(x.req, creds, length) })
-}
-
-// authorised strips what the workload sent of the credential's own fields and calls write with ours.
-func (x *exchange) authorised(write func([]credential.Field) error) error {
-	if x.use == nil {
-		return write(nil)
-	}
-	x.req.Fields = x.use.StripFields(x.req.Fields)
-	if x.bare {
-		return write(nil)
-	}
-	fields, err := x.use.Fields()
-	if err != nil {
-		return protocol.Refuse(protocol.ReasonInternal, err)
-	}
-	defer func() {
-		for _, f := range fields {
-			f.Value.Wipe()
-		}
-	}()
-	return write(fields)
 }
 
 // cut ends both connections of an exchange whose response did not end as it should.

@@ -35,6 +35,8 @@ const (
 	ReasonAuditUnavailable
 	ReasonBrokerUnavailable
 	ReasonUnsupported
+	ReasonNoPlace
+	ReasonCredential
 	ReasonInternal
 	reasonCount
 )
@@ -85,6 +87,8 @@ var reasonTable = [reasonCount]reasonRow{
 	ReasonAuditUnavailable:    {"audit_unavailable", 503, "The broker cannot record this request, so it does not send it; the operator should look at the disk."},
 	ReasonBrokerUnavailable:   {"broker_unavailable", 503, "The broker does not answer; the operator should look at torno serve."},
 	ReasonUnsupported:         {"unsupported", 501, "torno does not carry this kind of request."},
+	ReasonNoPlace:             {"no_place", 403, "The host's secret goes into a fixed place of the path, and this path does not have it in plain form."},
+	ReasonCredential:          {"credential_unavailable", 502, "The broker could not get an access token for this host; its log says why."},
 	ReasonInternal:            {"internal", 500, "The broker failed; its log says why."},
 }
 

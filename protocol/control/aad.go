@@ -8,7 +8,7 @@ import (
 )
 
 // aadFormat is the first byte of the encoding below; another field gets another format.
-const aadFormat = 1
+const aadFormat = 2
 
 // MaxAssociatedData bounds the encoding of a Meta that passes CheckMeta, in bytes.
 const MaxAssociatedData = 64 << 10
@@ -39,6 +39,11 @@ func AssociatedData(m Meta, keyID string) []byte {
 	for _, f := range m.Inject.Fields {
 		str(f.Name)
 		str(f.Value)
+	}
+	num(len(m.Inject.Params))
+	for _, p := range m.Inject.Params {
+		str(p.Name)
+		str(p.Value)
 	}
 	str(string(m.Expose))
 	str(string(m.Rotation))
@@ -79,6 +84,12 @@ func DecodeAssociatedData(b []byte) (m Meta, keyID string, err error) {
 		m.Inject.Fields = make([]FieldTemplate, n)
 		for i := range m.Inject.Fields {
 			m.Inject.Fields[i] = FieldTemplate{Name: d.str(), Value: d.str()}
+		}
+	}
+	if n := d.num(MaxParams); n > 0 {
+		m.Inject.Params = make([]Param, n)
+		for i := range m.Inject.Params {
+			m.Inject.Params[i] = Param{d.str(), d.str()}
 		}
 	}
 	m.Expose, m.Rotation, m.Preset = Expose(d.str()), Rotation(d.str()), d.str()

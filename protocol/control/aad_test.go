@@ -14,15 +14,15 @@ import (
 func sealedMeta() Meta {
 	return Meta{
 		Agent: "a", Name: "K", Version: 3, Audience: []string{"https://x.example"},
-		Inject: Injector{Scheme: SchemeHeader, Fields: []FieldTemplate{{"X-A", "{K}"}}},
+		Inject: Injector{Scheme: SchemeHeader, Fields: []FieldTemplate{{"X-A", "{K}"}}, Params: []Param{{"n", "v"}}},
 		Expose: ExposeNone, Rotation: RotationFollow, Preset: "p", Created: time.Unix(1, 2).UTC(), Weak: true,
 	}
 }
 
 // The encoding is fixed: values that were sealed by an older build must open.
 func TestAssociatedDataGolden(t *testing.T) {
-	const want = "01" + "026964" + "0161" + "014b" + "03" + "01" + "1168747470733a2f2f782e6578616d706c65" +
-		"06686561646572" + "01" + "03582d41" + "037b4b7d" + "00" + "06666f6c6c6f77" + "0170" + "000000003b9aca02" + "01"
+	const want = "02" + "026964" + "0161" + "014b" + "03" + "01" + "1168747470733a2f2f782e6578616d706c65" +
+		"06686561646572" + "01" + "03582d41" + "037b4b7d" + "01" + "016e" + "0176" + "00" + "06666f6c6c6f77" + "0170" + "000000003b9aca02" + "01"
 	if got := hex.EncodeToString(AssociatedData(sealedMeta(), "id")); got != want {
 		t.Errorf("encoding\n%s, want\n%s", got, want)
 	}
@@ -43,6 +43,9 @@ func TestAssociatedDataDistinct(t *testing.T) {
 		func(m *Meta) { m.Inject.Scheme = SchemeBearer },
 		func(m *Meta) { m.Inject.Fields = nil },
 		func(m *Meta) { m.Inject.Fields = []FieldTemplate{{"X-A{", "K}"}} },
+		func(m *Meta) { m.Inject.Params = nil },
+		func(m *Meta) { m.Inject.Params = []Param{{"nv", ""}} },
+		func(m *Meta) { m.Inject.Params[0].Value = "w" },
 		func(m *Meta) { m.Expose = ExposeEnv },
 		func(m *Meta) { m.Rotation = RotationPin },
 		func(m *Meta) { m.Preset = "" },

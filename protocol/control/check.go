@@ -39,7 +39,7 @@ func CheckMeta(m Meta) error {
 	}
 	switch m.Expose {
 	case ExposeEnv:
-		if len(m.Audience) > 0 || m.Inject.Scheme != "" || len(m.Inject.Fields) > 0 {
+		if len(m.Audience) > 0 || m.Inject.Scheme != "" || len(m.Inject.Fields)+len(m.Inject.Params) > 0 {
 			return errors.New("an exposed secret is a variable in the VM; it has neither hosts nor headers")
 		}
 		return nil
@@ -71,19 +71,6 @@ func checkAudience(audience []string) error {
 		seen[a] = true
 	}
 	return nil
-}
-
-func checkInjector(key string, in Injector) error {
-	switch in.Scheme {
-	case SchemeBearer:
-		if len(in.Fields) > 0 {
-			return errors.New("the bearer scheme makes its own field and takes no headers")
-		}
-		return nil
-	case SchemeHeader:
-		return checkFields(key, in.Fields)
-	}
-	return fmt.Errorf("scheme %q is neither %q nor %q", in.Scheme, SchemeBearer, SchemeHeader)
 }
 
 func checkFields(key string, fields []FieldTemplate) error {
@@ -123,36 +110,5 @@ func CheckValue(m Meta, value []byte) error {
 	case m.Expose == ExposeEnv:
 		return nil
 	}
-	return checkFieldPart(m, value)
-}
-
-// checkFieldPart accepts a value that can stand inside a request field.
-func checkFieldPart(m Meta, value []byte) error {
-	if i := badFieldByte(value); i >= 0 {
-		what := "a control byte"
-		switch c := value[i]; {
-		case c == '\n' && i == len(value)-1:
-			what = "a newline at its end, which echo adds (printf %s does not)"
-		case c == '\r' || c == '\n':
-			what = "a line break"
-		case c >= 0x80:
-			what = "a byte that is not ASCII"
-		}
-		return fmt.Errorf("the value holds %s; a request field cannot carry it", what)
-	}
-	if value[0] == ' ' || value[len(value)-1] == ' ' {
-		return errors.New("the value begins or ends with a space")
-	}
-	if m.Inject.Scheme == SchemeBearer && bytes.IndexByte(value, ' ') >= 0 {
-		return errors.New("the value holds a space; a bearer token has none")
-	}
-	for _, f := range m.Inject.Fields {
-		if len(f.Value)+len(value) > protocol.MaxFieldValue {
-			return fmt.Errorf("the value makes header %q longer than %d bytes", f.Name, protocol.MaxFieldValue)
-		}
-	}
-	if len("Bearer ")+len(value) > protocol.MaxFieldValue {
-		return fmt.Errorf("the value makes a field longer than %d bytes", protocol.MaxFieldValue)
-	}
-	return nil
+	return schemes[m.Inject.Scheme].value(m.Inject, value)
 }

@@ -61,7 +61,7 @@ func TestCheckMeta(t *testing.T) {
 		{"trailing dot", audience("https://api.example.org."), "canonical"},
 		{"twice", audience("https://api.example.org", "https://api.example.org"), "twice"},
 		{"too many hosts", audience(make([]string, MaxAudience+1)...), "at most"},
-		{"scheme", func(m *Meta) { m.Inject.Scheme = "basic" }, "scheme"},
+		{"scheme", func(m *Meta) { m.Inject.Scheme = "digest" }, "scheme"},
 		{"bearer with headers", func(m *Meta) { m.Inject.Scheme = SchemeBearer }, "takes no headers"},
 		{"no headers", fields(), "headers"},
 		{"too many headers", fields(make([]FieldTemplate, MaxTemplates+1)...), "headers"},

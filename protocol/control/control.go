@@ -149,8 +149,9 @@ const (
 
 // An Injector says how a secret becomes a credential.
 type Injector struct {
-	Scheme string          `json:"scheme"`           // "bearer" or "header"; empty for exposed secrets
+	Scheme string          `json:"scheme"`           // one of Schemes; empty for exposed secrets
 	Fields []FieldTemplate `json:"fields,omitempty"` // with header: at least one
+	Params []Param         `json:"params,omitempty"` // of the scheme
 }
 
 // A FieldTemplate makes one request field. Value holds {NAME}, the secret's own name in braces,
@@ -162,8 +163,13 @@ type FieldTemplate struct {
 
 // Injector schemes.
 const (
-	SchemeBearer = "bearer"
-	SchemeHeader = "header"
+	SchemeBearer = "bearer" // authorization: Bearer VALUE
+	SchemeHeader = "header" // fields from templates
+	SchemeBasic  = "basic"  // authorization: Basic, with the user that is given, or the workload's
+	SchemeGit    = "git"    // bearer, and basic where git speaks HTTP
+	SchemeQuery  = "query"  // a parameter of the query
+	SchemePath   = "path"   // a part of the path, from a template
+	SchemeCookie = "cookie" // a cookie beside the workload's own
 )
 
 // Meta is everything about a secret but its value. It is bound to the sealed value as associated data,

@@ -62,6 +62,9 @@ type Value interface {
 	Use(f func([]byte) error) error
 }
 
+// Confide has the head that comes next wiped from the buffer when it has left: its target holds a secret.
+func (w *Writer) Confide() { w.secret = true }
+
 // AppendField appends a field to the head that was just begun and wipes its bytes from the buffer when
 // they have left.
 func (w *Writer) AppendField(name string, value Value) error {

@@ -10,6 +10,6 @@ type bearer struct{}
 
 func (bearer) Strip(name string) bool { return isAuthField(protocol.FoldName(name)) }
 
-func (bearer) Apply(value secret.Value) ([]Field, error) {
+func (bearer) Apply(value secret.Value, _ *protocol.Request) ([]Field, error) {
 	return []Field{field("authorization", "Bearer ", value, "")}, nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"torno.internal/protocol"
 	"torno.internal/protocol/control"
 	"torno.internal/protocol/secret"
 )
@@ -14,17 +15,28 @@ import (
 // A Field is one field of an upstream request. The value is in memory of its own: whoever gets a Field
 // wipes it once it is sent.
 type Field struct {
-	Name  string // lower case
+	Name  string // lower case, or Target
 	Value secret.Value
 }
+
+// Target is the name of a Field that is the request's target, path and query (RFC 9113 §8.3.1), instead of
+// the workload's.
+const Target = ":path"
 
 // An Injector puts one secret into requests. Injectors are immutable and safe for concurrent use.
 type Injector interface {
 	// Strip reports whether the workload's own field called name, in any case and with hyphens or
 	// underscores, is removed from headers and trailers where the injector sets its own.
 	Strip(name string) bool
-	// Apply makes the fields that carry value. It does not check value.
-	Apply(value secret.Value) ([]Field, error)
+	// Apply makes the fields that carry value in req, which is as the workload sent it. It does not check
+	// value. An error is a *protocol.RefusedError: the request has no place for the credential.
+	Apply(value secret.Value, req *protocol.Request) ([]Field, error)
+}
+
+// A targeter is an injector that puts the secret into the request's target.
+type targeter interface {
+	// StripTarget returns target without what stands where the secret goes, in every spelling.
+	StripTarget(target string) string
 }
 
 // NewInjector returns the injector that m describes.
@@ -34,6 +46,16 @@ func NewInjector(m control.Meta) (Injector, error) {
 		return bearer{}, nil
 	case control.SchemeHeader:
 		return newHeader(m)
+	case control.SchemeBasic:
+		return newBasic(m)
+	case control.SchemeGit:
+		return newGit(m)
+	case control.SchemeQuery:
+		return query{name: m.Inject.Param("name")}, nil
+	case control.SchemePath:
+		return newPath(m)
+	case control.SchemeCookie:
+		return cookie{name: m.Inject.Param("name")}, nil
 	}
 	return nil, fmt.Errorf("secret %s: unknown injector %q", m.Name, m.Inject.Scheme)
 }

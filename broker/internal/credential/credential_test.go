@@ -82,7 +82,7 @@ func TestPresetCredentials(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := in.Apply(secret.New([]byte("real")))
+		got, err := in.Apply(secret.New([]byte("real")), get("/"))
 		if diff := cmp.Diff([]string{tt.want}, sent(t, got, err)); diff != "" {
 			t.Errorf("%s: %s", tt.key, diff)
 		}
@@ -98,7 +98,7 @@ func TestHeaderTemplates(t *testing.T) {
 		t.Fatal(err)
 	}
 	value := secret.New([]byte("real"))
-	fields, err := in.Apply(value)
+	fields, err := in.Apply(value, get("/"))
 	if diff := cmp.Diff([]string{"x-auth: v1 real;x", "x-other: real"}, sent(t, fields, err)); diff != "" {
 		t.Error(diff)
 	}
@@ -108,7 +108,7 @@ func TestHeaderTemplates(t *testing.T) {
 	if value.Len() != len("real") {
 		t.Error("wiping a field wiped the secret")
 	}
-	for _, scheme := range []string{"", "basic"} {
+	for _, scheme := range []string{"", "digest"} {
 		if _, err := NewInjector(control.Meta{Inject: control.Injector{Scheme: scheme}}); err == nil {
 			t.Errorf("scheme %q has an injector", scheme)
 		}
@@ -156,7 +156,7 @@ func TestAttack20SentAgain(t *testing.T) {
 		if err != nil || use == nil {
 			t.Fatalf("Select = %v, %v", use, err)
 		}
-		if fields, err := use.Fields(); err == nil || fields != nil {
+		if fields, err := use.Fields(get("/")); err == nil || fields != nil {
 			t.Errorf("%q: Fields = %v, %v; want an error", value, fields, err)
 		} else if len(value) > 2 && strings.Contains(err.Error(), value) {
 			t.Errorf("%q: the error quotes the value", value)

@@ -43,7 +43,7 @@ func (h *header) Strip(name string) bool {
 	return false
 }
 
-func (h *header) Apply(value secret.Value) ([]Field, error) {
+func (h *header) Apply(value secret.Value, _ *protocol.Request) ([]Field, error) {
 	out := make([]Field, 0, len(h.fields))
 	for _, f := range h.fields {
 		out = append(out, field(f.name, f.Prefix, value, f.Suffix))

@@ -181,7 +181,7 @@ func TestPresetShapes(t *testing.T) {
 			t.Errorf("%s: Select = %v, %v", tt.key, use, err)
 			continue
 		}
-		fields, err := use.Fields()
+		fields, err := use.Fields(&protocol.Request{Method: r.method, Scheme: "https", Path: r.path})
 		if diff := cmp.Diff([]string{tt.want}, sent(t, fields, err)); diff != "" {
 			t.Errorf("%s: %s", tt.key, diff)
 		}

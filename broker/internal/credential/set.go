@@ -71,6 +71,9 @@ func (s *Set) add(sec Secret) error {
 	for _, f := range m.Inject.Fields {
 		s.position[protocol.FoldName(f.Name)] = true
 	}
+	if m.Inject.Scheme == control.SchemeCookie {
+		s.position["cookie"] = true
+	}
 	for _, origin := range m.Audience {
 		a, err := control.ParseOrigin(origin)
 		if err != nil {
@@ -232,15 +235,15 @@ func (u *Use) StripFields(f protocol.Fields) protocol.Fields {
 	return f.DelFunc(func(l protocol.Field) bool { return u.Injector.Strip(l.Name) })
 }
 
-// Fields makes the fields that authorise a request, in fresh memory. The caller wipes each value once
-// the request is sent. The secret is checked anew, so that nothing which would split a request leaves
-// whatever became of it since it was set.
-func (u *Use) Fields() ([]Field, error) {
+// Fields makes the fields that authorise req, which is as the workload sent it, in fresh memory. The caller
+// wipes each value once the request is sent. The secret is checked anew, so that nothing which would split a
+// request leaves whatever became of it since it was set.
+func (u *Use) Fields(req *protocol.Request) ([]Field, error) {
 	err := u.secret.Value.Use(func(b []byte) error { return control.CheckValue(u.secret.Meta, b) })
 	if err != nil {
 		return nil, fmt.Errorf("secret %s version %d: %w", u.Name, u.Version, err)
 	}
-	return u.Injector.Apply(u.secret.Value)
+	return u.Injector.Apply(u.secret.Value, req)
 }
 
 func names(uses []*Use) string {

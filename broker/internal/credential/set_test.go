@@ -116,7 +116,7 @@ func TestUseCarriesTheSecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fields, err := use.Fields()
+	fields, err := use.Fields(get("/"))
 	if diff := cmp.Diff([]string{"x-c: t real-c"}, sent(t, fields, err)); diff != "" {
 		t.Error(diff)
 	}
@@ -129,7 +129,7 @@ func TestUseCarriesTheSecret(t *testing.T) {
 		}
 	}
 	w.Wipe()
-	if _, err := use.Fields(); err == nil {
+	if _, err := use.Fields(get("/")); err == nil {
 		t.Error("a wiped secret makes fields")
 	}
 }

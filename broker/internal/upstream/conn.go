@@ -29,6 +29,7 @@ type responseReader interface {
 
 // A requestWriter writes requests as *http1.Writer does.
 type requestWriter interface {
+	Confide()
 	WriteRequest(method, target, host string, f protocol.Fields, length int64) error
 	AppendField(name string, value http1.Value) error
 	Write(p []byte) (int, error)

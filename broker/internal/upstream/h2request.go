@@ -35,6 +35,9 @@ func (r *h2Request) init() {
 	r.enc.SetMaxDynamicTableSizeLimit(0) // no field of one request is kept for the next
 }
 
+// Confide has the head that comes next wiped from the buffers when it has left, as http1.Writer does.
+func (h *h2conn) Confide() { h.section.secret = true }
+
 // WriteRequest begins a request, as http1.Writer does; target is in origin form or *.
 func (h *h2conn) WriteRequest(method, target, host string, f protocol.Fields, length int64) error {
 	if err := h.usable(); err != nil {
@@ -52,7 +55,7 @@ func (h *h2conn) WriteRequest(method, target, host string, f protocol.Fields, le
 	h.encode(":method", method)
 	h.encode(":scheme", "https")
 	h.encode(":authority", host)
-	h.encode(":path", target)
+	h.encodePath(target)
 	for i := range f {
 		if f[i].Name != "content-length" {
 			h.encode(f[i].Name, f[i].Value)

@@ -74,6 +74,16 @@ func (h *h2conn) encode(name, value string) {
 	_ = h.enc.WriteField(hpack.HeaderField{Name: name, Value: value, Sensitive: sensitive}) // h2Out takes all
 }
 
+// encodePath appends the target. One that holds a credential nobody may put into a table, and the Encoder, which
+// keeps what it wrote last, does not see it.
+func (h *h2conn) encodePath(target string) {
+	if !h.section.secret {
+		h.encode(":path", target)
+		return
+	}
+	appendLiteral(h, ":path", target)
+}
+
 // neverIndexed begins a literal field that nobody may put into a table (RFC 7541 §6.2.3).
 const neverIndexed = 0x10
 
@@ -87,13 +97,18 @@ func (h *h2conn) AppendField(name string, value http1.Value) error {
 		if err := checkLine(protocol.Field{Name: name}); err != nil {
 			return err
 		}
-		h.section.grow(len(name) + len(b) + 16)
-		h.section.secret = true
-		p := append(h.section.b, neverIndexed)
-		p = append(appendPrefixed(p, len(name)), name...)
-		h.section.b = append(appendPrefixed(p, len(b)), b...)
+		appendLiteral(h, name, b)
 		return nil
 	})
+}
+
+// appendLiteral appends a field that is not indexed, to a section that is wiped.
+func appendLiteral[T string | []byte](h *h2conn, name string, value T) {
+	h.section.grow(len(name) + len(value) + 16)
+	h.section.secret = true
+	p := append(h.section.b, neverIndexed)
+	p = append(appendPrefixed(p, len(name)), name...)
+	h.section.b = append(appendPrefixed(p, len(value)), value...)
 }
 
 // appendPrefixed appends the length of a string that is not Huffman coded (RFC 7541 §5.1, §5.2).

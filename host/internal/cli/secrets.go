@@ -78,7 +78,7 @@ func printSecrets(cmd *cobra.Command, infos []control.SecretInfo) error {
 
 // kindOf says in a word or two how the secret is used.
 func kindOf(m control.Meta) string {
-	kind := m.Inject.Scheme
+	kind := m.Inject.String()
 	if m.Inject.Scheme == control.SchemeHeader && len(m.Inject.Fields) > 0 {
 		kind = m.Inject.Fields[0].Name
 	}
@@ -158,6 +158,20 @@ func completeSecrets(cmd *cobra.Command, args []string, prefix string) ([]string
 		return completeAgents(cmd, args, prefix)
 	}
 	return complete(cmd, args[0], func(i control.SecretInfo) string { return i.Name })
+}
+
+// completeSchemes completes the value of --as: a scheme, then its parameters.
+func completeSchemes(_ *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	scheme, params, ok := strings.Cut(prefix, ":")
+	if !ok {
+		return control.Schemes(), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+	}
+	before := scheme + ":" + params[:strings.LastIndexByte(params, ',')+1]
+	var words []string
+	for _, name := range control.SchemeParams(scheme) {
+		words = append(words, before+name+"=")
+	}
+	return words, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
 }
 
 func complete(cmd *cobra.Command, agent string, of func(control.SecretInfo) string) ([]string, cobra.ShellCompDirective) {

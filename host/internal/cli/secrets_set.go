@@ -44,7 +44,17 @@ A final newline of an input or file is not part of the value. A value that is
 
 What a well-known name means, such as ANTHROPIC_API_KEY, is a preset: where the
 secret goes and how. Any other needs --host, and says how with --header or --as;
-a new value for it needs them no more.
+a new value for it needs them no more. --as takes SCHEME[:NAME=VALUE,…], where
+%2C is a comma: docs/schemes.md has a line for each.
+
+  bearer                     a bearer token, which is what --host alone means
+  basic[:user=U]             a password; without user the workload's own user
+  basic:template={KEY}:      what user and password are made of
+  git[:user=U]               bearer, and basic where git speaks HTTP
+  query:name=N               a parameter of the query
+  path:template=/bot{KEY}/   a part of the path
+  cookie:name=N              a cookie
+
 A secret marked with --expose env is not proxied but becomes an environment
 variable inside the VM, visible to the agent's code.
 
@@ -53,7 +63,8 @@ editing a file, and nobody reads it back, not even who set it.`,
 		Example: `  torno secrets set my-agent ANTHROPIC_API_KEY
   torno secrets set my-agent ANTHROPIC_API_KEY=sk-ant-… OPENAI_API_KEY=sk-… DATABASE_URL=postgresql://…
   torno secrets set my-agent ACME_TOKEN=@token --host api.acme.example
-  torno secrets set my-agent CUSTOM_API_SECRET=- --host api.example.org --header "X-Custom-Auth: {CUSTOM_API_SECRET}"`,
+  torno secrets set my-agent CUSTOM_API_SECRET=- --host api.example.org --header "X-Custom-Auth: {CUSTOM_API_SECRET}"
+  torno secrets set my-agent WIKI_PASSWORD --host wiki.example.org --as basic:user=me@example.org`,
 		Args:              rangeArgs(2, -1),
 		ValidArgsFunction: completeSecrets,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -69,9 +80,10 @@ func (s *setting) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringArrayVar(&s.hosts, "host", nil, "`host[:port]` that the secret may be sent to, over https (repeat for more)")
 	f.StringArrayVar(&s.headers, "header", nil, "field to put it into, as \"`Name: text {KEY} text`\" (repeat for more)")
-	f.StringVar(&s.scheme, "as", "", "how it becomes a credential: bearer (default with --host) or header")
+	f.StringVar(&s.scheme, "as", "", "how it becomes a credential: `SCHEME[:NAME=VALUE,…]`")
 	f.StringVar(&s.expose, "expose", "", "\"env\": an environment variable inside the VM instead")
 	f.StringVar(&s.rotation, "rotation", "", "what running sessions do with a new version: pin (default) or follow")
+	_ = cmd.RegisterFlagCompletionFunc("as", completeSchemes) // fails for an unknown flag
 }
 
 // checkSetting checks what can be without asking anybody.
@@ -215,7 +227,11 @@ func (e *entry) fromFlags(s *setting) error {
 			m.Inject.Fields = append(m.Inject.Fields, f)
 		}
 	case s.scheme != "":
-		m.Inject = control.Injector{Scheme: s.scheme}
+		in, err := control.ParseScheme(s.scheme)
+		if err != nil {
+			return fmt.Errorf("--as %q: %w", s.scheme, err)
+		}
+		m.Inject = in
 	case m.Inject.Scheme == "":
 		m.Inject = control.Injector{Scheme: control.SchemeBearer}
 	}

@@ -1,0 +1,67 @@
+package cli
+
+import (
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"torno.internal/protocol/control"
+)
+
+// TestSchemesPage runs every command of docs/schemes.md.
+func TestSchemesPage(t *testing.T) {
+	page, err := os.ReadFile("../../../docs/schemes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBroker(t)
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("secret", []byte("made-up-0123456789:abcdefghij\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	lines := regexp.MustCompile("`torno (secrets set [^`]*)`").FindAllStringSubmatch(string(page), -1)
+	if len(lines) < 10 {
+		t.Fatalf("%d commands on the page", len(lines))
+	}
+	for _, line := range lines {
+		r := torno(t, "", words(line[1])...)
+		if r.code != 0 || !strings.Contains(r.out, ": set, version") {
+			t.Errorf("%s: %+v", line[1], r)
+		}
+	}
+	for _, m := range b.metas {
+		if err := control.CheckMeta(m); err != nil {
+			t.Errorf("%s: %v", m.Name, err)
+		}
+	}
+}
+
+// words parts a command as a shell does where nothing but single quotes is special.
+func words(line string) []string {
+	var all []string
+	for i, part := range strings.Split(line, "'") {
+		if i%2 == 1 {
+			all = append(all, part)
+		} else {
+			all = append(all, strings.Fields(part)...)
+		}
+	}
+	return all
+}
+
+func TestSchemeFlag(t *testing.T) {
+	for _, c := range []struct{ as, want string }{
+		{"digest", "none of basic"}, {"basic:realm=x", "no parameter"}, {"query", "needs name"}, {"basic:user", "NAME=VALUE"}, {"path:template=/x", "lacks {T}"},
+	} {
+		newBroker(t)
+		if r := torno(t, "", "secrets", "set", "my-agent", "T=x0123456789abcdef0123", "--host", "a.example", "--as", c.as); r.code != 2 || !strings.Contains(r.errOut, c.want) {
+			t.Errorf("--as %s: %+v", c.as, r)
+		}
+	}
+	for prefix, want := range map[string]string{"": "basic", "basic:": "basic:user=", "basic:user=a,": "basic:user=a,template="} {
+		if words, _ := completeSchemes(nil, nil, prefix); !strings.Contains(strings.Join(words, " ")+" ", want+" ") {
+			t.Errorf("%q completes to %q", prefix, words)
+		}
+	}
+}

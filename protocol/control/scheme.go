@@ -1,0 +1,224 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+
+	"torno.internal/protocol"
+)
+
+// Limits on the parameters of a scheme.
+const (
+	MaxParams = 16      // of one secret
+	MaxParam  = 1 << 10 // bytes of one value
+)
+
+// A Param is one parameter of a scheme. Those of one Injector are ordered by name, and none stands twice.
+type Param struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// Param returns the value of the parameter called name, or "".
+func (in Injector) Param(name string) string {
+	for _, p := range in.Params {
+		if p.Name == name {
+			return p.Value
+		}
+	}
+	return ""
+}
+
+// String returns the injector as --as takes it, without its fields.
+func (in Injector) String() string {
+	var b strings.Builder
+	b.WriteString(in.Scheme)
+	for i, p := range in.Params {
+		b.WriteByte(":,"[min(i, 1)])
+		b.WriteString(p.Name + "=" + paramEscapes.Replace(p.Value))
+	}
+	return b.String()
+}
+
+// paramEscapes and paramUnescapes spell what separates parameters where it is part of a value.
+var (
+	paramEscapes   = strings.NewReplacer("%", "%25", ",", "%2C")
+	paramUnescapes = strings.NewReplacer("%25", "%", "%2C", ",", "%2c", ",")
+)
+
+// ParseScheme reads SCHEME[:NAME=VALUE,…], as --as takes it. In a value %2C is a comma and %25 a percent
+// sign. What the parameters mean is for CheckMeta to judge.
+func ParseScheme(text string) (Injector, error) {
+	name, rest, ok := strings.Cut(text, ":")
+	in := Injector{Scheme: name}
+	if _, known := schemes[name]; !known {
+		return Injector{}, fmt.Errorf("scheme %q is none of %s", name, strings.Join(Schemes(), ", "))
+	}
+	if !ok {
+		return in, nil
+	}
+	for pair := range strings.SplitSeq(rest, ",") {
+		name, value, ok := strings.Cut(pair, "=")
+		if !ok || name == "" {
+			return Injector{}, fmt.Errorf("%q is not NAME=VALUE", pair)
+		}
+		in.Params = append(in.Params, Param{name, paramUnescapes.Replace(value)})
+	}
+	slices.SortStableFunc(in.Params, func(a, b Param) int { return strings.Compare(a.Name, b.Name) })
+	return in, nil
+}
+
+// Schemes returns the names of all schemes in order.
+func Schemes() []string {
+	names := make([]string, 0, len(schemes))
+	for name := range schemes {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// SchemeParams returns the names of the parameters that a scheme takes, in order.
+func SchemeParams(scheme string) []string {
+	var names []string
+	for _, p := range schemes[scheme].params {
+		names = append(names, p.name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// A scheme is one row of the table of all that a secret can be put to use by.
+type scheme struct {
+	params []param
+	check  func(key string, in Injector) error // what params together must be; nil: anything
+	value  func(in Injector, value []byte) error
+}
+
+// A param is one parameter that a scheme takes.
+type param struct {
+	name  string
+	must  bool
+	check func(key, value string) error
+}
+
+var schemes = map[string]scheme{
+	SchemeBearer: {value: checkToken},
+	SchemeHeader: {check: func(key string, in Injector) error { return checkFields(key, in.Fields) }, value: checkFieldPart},
+	SchemeBasic: {
+		params: []param{{"user", false, checkUser}, {"template", false, checkTemplate}},
+		check:  checkBasic, value: checkPassword,
+	},
+	SchemeGit:    {params: []param{{"user", false, checkUser}}, value: checkGitToken},
+	SchemeQuery:  {params: []param{{"name", true, checkParameterName}}, value: checkTargetPart},
+	SchemePath:   {params: []param{{"template", true, checkPathTemplate}}, value: checkPathPart},
+	SchemeCookie: {params: []param{{"name", true, checkCookieName}}, value: checkCookieValue},
+}
+
+// checkInjector accepts an injector whose scheme is known and has what it needs, and nothing else.
+func checkInjector(key string, in Injector) error {
+	s, ok := schemes[in.Scheme]
+	switch {
+	case !ok:
+		return fmt.Errorf("scheme %q is none of %s", in.Scheme, strings.Join(Schemes(), ", "))
+	case len(in.Fields) > 0 && in.Scheme != SchemeHeader:
+		return fmt.Errorf("the %s scheme takes no headers", in.Scheme)
+	case len(in.Params) > MaxParams:
+		return fmt.Errorf("%d parameters, at most %d fit", len(in.Params), MaxParams)
+	}
+	if err := s.checkParams(key, in); err != nil {
+		return err
+	}
+	if s.check != nil {
+		return s.check(key, in)
+	}
+	return nil
+}
+
+func (s scheme) checkParams(key string, in Injector) error {
+	for i, p := range in.Params {
+		at := slices.IndexFunc(s.params, func(k param) bool { return k.name == p.Name })
+		switch {
+		case at < 0:
+			return fmt.Errorf("the %s scheme has no parameter %q; it takes %s", in.Scheme, p.Name, orNone(SchemeParams(in.Scheme)))
+		case i > 0 && in.Params[i-1].Name >= p.Name:
+			return fmt.Errorf("parameters are not in order, each once: %q", p.Name)
+		case p.Value == "" || len(p.Value) > MaxParam:
+			return fmt.Errorf("parameter %s has %d bytes, 1 to %d are wanted", p.Name, len(p.Value), MaxParam)
+		case badFieldByte([]byte(p.Value)) >= 0:
+			return fmt.Errorf("parameter %s is %q; visible ASCII is wanted", p.Name, p.Value)
+		}
+		if err := s.params[at].check(key, p.Value); err != nil {
+			return fmt.Errorf("parameter %s: %w", p.Name, err)
+		}
+	}
+	for _, k := range s.params {
+		if k.must && in.Param(k.name) == "" {
+			return fmt.Errorf("the %s scheme needs %s=…", in.Scheme, k.name)
+		}
+	}
+	return nil
+}
+
+func orNone(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
+// checkUser accepts a user of the Basic scheme (RFC 7617 §2).
+func checkUser(_, user string) error {
+	if strings.ContainsAny(user, ":") {
+		return fmt.Errorf("user %q holds a colon, which ends it", user)
+	}
+	return nil
+}
+
+func checkTemplate(key, template string) error {
+	_, err := ParseTemplate(key, template)
+	return err
+}
+
+func checkBasic(_ string, in Injector) error {
+	if in.Param("user") != "" && in.Param("template") != "" {
+		return errors.New("the basic scheme takes user or template, not both")
+	}
+	return nil
+}
+
+// checkParameterName accepts a query parameter's name that is the same encoded.
+func checkParameterName(_, name string) error {
+	if url.QueryEscape(name) != name {
+		return fmt.Errorf("%q is not a parameter's name: letters, digits and -._~", name)
+	}
+	return nil
+}
+
+func checkCookieName(_, name string) error {
+	if !protocol.IsToken(name) {
+		return fmt.Errorf("%q is not a cookie's name", name)
+	}
+	return nil
+}
+
+// checkPathTemplate accepts a path that every server reads as it stands, with a hole in one of its segments.
+func checkPathTemplate(key, template string) error {
+	t, err := ParseTemplate(key, template)
+	if err != nil {
+		return err
+	}
+	plain := t.Prefix + "x" + t.Suffix
+	switch {
+	case !strings.HasPrefix(t.Prefix, "/"):
+		return fmt.Errorf("template %q does not begin with a slash", template)
+	case strings.ContainsAny(plain, `%?#;\ "<>^{}|`+"`"):
+		return fmt.Errorf("template %q holds what servers read in several ways", template)
+	case strings.Contains(plain, "//") || strings.Contains(plain, "/."):
+		return fmt.Errorf("template %q is not in its normal form", template)
+	}
+	return nil
+}
