@@ -180,6 +180,14 @@ func (l *lines) write(line []byte) error {
 	return err
 }
 
+// unrecordedAct says to an operator why something was not done that could not have been recorded.
+func unrecordedAct(err error) error {
+	if errors.Is(err, audit.ErrFull) || errors.Is(err, audit.ErrSlow) {
+		return &control.Error{Code: control.CodeBusy, Message: "it could not be recorded, so it was not done: " + err.Error(), Hint: "look at the disk of the state directory"}
+	}
+	return err
+}
+
 // unrecorded is how a request fails that can't be recorded.
 func unrecorded(err error) error {
 	if errors.Is(err, audit.ErrBudget) {

@@ -64,14 +64,17 @@ func (b *Broker) createSession(ctx context.Context, req control.SessionRequest) 
 	if err != nil {
 		return control.SessionCreated{}, err
 	}
-	s, err := b.start(record, p)
-	if err != nil {
-		return control.SessionCreated{}, errors.Join(err, record.End())
+	var s *live
+	created := &audit.Record{Session: record.ID(), Agent: record.Agent(), Event: eventCreated, By: caller(ctx), Free: true}
+	if err := b.audit.Act(created, func() (err error) { s, err = b.start(record, p); return err }); err != nil {
+		if s != nil { // and is not recorded
+			s.cancel()
+		}
+		return control.SessionCreated{}, errors.Join(unrecordedAct(err), record.End())
 	}
 	if c := ctlserver.ConnOf(ctx); c != nil {
 		s.owner.Store(c.PID)
 	}
-	s.event(eventCreated, caller(ctx))
 	s.log.Info("session created", "isolation", string(req.Isolation))
 	return control.SessionCreated{
 		ID: s.id, Broker: b.servePlace(record), Boot: boot, Warnings: append(p.warnings(), record.Weaknesses()...),

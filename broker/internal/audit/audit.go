@@ -216,7 +216,7 @@ func (r *Record) kind() string {
 }
 
 // Act does something that must be recorded, and records it as r, an event, once it is done. Where there is no room
-// for that it is not done. do may set members of r; r's strings must be short, as names are.
+// for that it is not done. r's strings must be short, as names are.
 func (l *Log) Act(r *Record, do func() error) error {
 	if err := l.prepare(); err != nil {
 		return err
