@@ -14,26 +14,45 @@ import (
 // the first character that no longer fits into room bytes.
 func appendEscaped(b []byte, s string, room int) []byte {
 	for end := len(b) + room; s != ""; {
-		before := len(b)
-		c, n := s[0], 1
-		switch {
-		case c >= utf8.RuneSelf:
-			var r rune
-			r, n = utf8.DecodeRuneInString(s)
-			b = appendRune(b, r, n, s)
-		case c == '"' || c == '\\':
-			b = append(b, '\\', c)
-		case c < 0x20 || c == 0x7f:
-			b = appendUnit(b, uint16(c))
-		default:
-			b = append(b, c)
+		n := 0
+		for n < len(s) && plain[s[n]] {
+			n++
 		}
+		if n > 0 {
+			if b = append(b, s[:min(n, end-len(b))]...); len(b) == end {
+				return b
+			}
+			s = s[n:]
+			continue
+		}
+		before := len(b)
+		b, n = appendSpecial(b, s)
 		if len(b) > end {
 			return b[:before]
 		}
 		s = s[n:]
 	}
 	return b
+}
+
+// plain are the bytes that stand in a string as they are, whatever is beside them.
+var plain = func() (p [256]bool) {
+	for c := ' '; c < 0x7f; c++ {
+		p[c] = c != '"' && c != '\\'
+	}
+	return p
+}()
+
+// appendSpecial appends the first character of s, which is not plain and takes n bytes.
+func appendSpecial(b []byte, s string) (_ []byte, n int) {
+	switch c := s[0]; {
+	case c == '"' || c == '\\':
+		return append(b, '\\', c), 1
+	case c < utf8.RuneSelf:
+		return appendUnit(b, uint16(c)), 1
+	}
+	r, n := utf8.DecodeRuneInString(s)
+	return appendRune(b, r, n, s), n
 }
 
 // appendRune appends the rune beyond ASCII that s begins with and that takes n bytes of it.
