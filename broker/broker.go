@@ -130,6 +130,7 @@ func (b *Broker) Serve(ctx context.Context) error {
 	var accepting sync.WaitGroup
 	defer accepting.Wait()
 	accepting.Go(func() { b.rotateKeys(ctx) })
+	accepting.Go(func() { b.flushUsage(ctx) })
 	if b.machines != nil {
 		accepting.Go(func() { b.serveVSOCK(ctx) })
 	}
@@ -160,6 +161,25 @@ func (b *Broker) Serve(ctx context.Context) error {
 		err = nil
 	}
 	return err
+}
+
+// flushInterval is how much of the use counts a crash may lose.
+const flushInterval = 10 * time.Second
+
+// flushUsage writes use counts until ctx ends. Closing the store writes the last of them.
+func (b *Broker) flushUsage(ctx context.Context) {
+	tick := time.NewTicker(flushInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := b.store.FlushUsage(); err != nil {
+			b.log.Error("writing use counts", "err", err)
+		}
+	}
 }
 
 // touching notes each control request, for IdleExit.

@@ -29,6 +29,8 @@ func (b *Broker) handler() http.Handler {
 	mux.Handle("POST "+control.PathSecrets, ctlserver.Handle(b.log, b.setSecrets))
 	mux.Handle("DELETE "+control.PathSecrets, ctlserver.Get(b.log, b.deleteSecret))
 	mux.Handle("POST "+control.PathImport, ctlserver.Handle(b.log, b.importSecrets))
+	mux.Handle("GET "+control.PathHistory, ctlserver.Get(b.log, b.secretHistory))
+	mux.Handle("POST "+control.PathRevoke, ctlserver.Get(b.log, b.revokeSecret))
 	mux.Handle("GET "+control.PathTrust, ctlserver.Get(b.log, b.trusted))
 	mux.Handle("PUT "+control.PathTrust, ctlserver.Handle(b.log, b.trust))
 	mux.Handle("GET "+control.PathSessions, ctlserver.Get(b.log, b.listSessions))

@@ -26,13 +26,13 @@ func (b *Broker) presets(r *http.Request) ([]control.Preset, error) {
 
 func (b *Broker) listSecrets(r *http.Request) ([]control.SecretInfo, error) {
 	agent := r.FormValue("agent")
-	metas, broken, err := b.store.Secrets(agent)
+	latest, broken, err := b.store.Secrets(agent)
 	if err != nil {
 		return nil, err
 	}
-	infos := make([]control.SecretInfo, 0, len(metas)+len(broken))
-	for _, m := range metas {
-		infos = append(infos, control.SecretInfo{Meta: m})
+	infos := make([]control.SecretInfo, 0, len(latest)+len(broken))
+	for _, ver := range latest {
+		infos = append(infos, control.SecretInfo{Meta: ver.Meta, Revoked: ver.Revoked, Uses: ver.Uses, LastUsed: ver.Last})
 	}
 	for _, t := range broken {
 		infos = append(infos, control.SecretInfo{Meta: control.Meta{Agent: t.Agent, Name: t.Name, Version: t.Version}, Broken: t.Error()})
@@ -72,7 +72,7 @@ func (b *Broker) setSecrets(_ context.Context, sealed []control.SealedSecret) ([
 		}
 		infos = append(infos, control.SecretInfo{Meta: sealed[i].Meta})
 	}
-	err := b.store.SetSecrets(sealed)
+	err := b.storeSecrets(sealed)
 	if errors.Is(err, store.ErrConflict) {
 		return nil, &control.Error{Code: control.CodeConflict, Message: err.Error(), Hint: "somebody else set it at the same time; try again"}
 	}
@@ -80,6 +80,17 @@ func (b *Broker) setSecrets(_ context.Context, sealed []control.SealedSecret) ([
 		return nil, explain(err)
 	}
 	return infos, nil
+}
+
+// storeSecrets stores secrets that were checked, all or none, and lets running sessions follow.
+func (b *Broker) storeSecrets(sealed []control.SealedSecret) error {
+	if err := b.store.SetSecrets(sealed); err != nil {
+		return err
+	}
+	for i := range sealed {
+		b.followAll(sealed[i].Meta.Agent, sealed[i].Meta.Name)
+	}
+	return nil
 }
 
 func (b *Broker) checkSecret(s *control.SealedSecret) error {
@@ -101,20 +112,10 @@ func (b *Broker) checkSecret(s *control.SealedSecret) error {
 func (b *Broker) deleteSecret(r *http.Request) (control.SecretInfo, error) {
 	agent, name := r.FormValue("agent"), r.FormValue("name")
 	meta, err := b.store.DeleteSecret(agent, name)
-	if errors.Is(err, store.ErrNotFound) {
-		return control.SecretInfo{}, &control.Error{
-			Code: control.CodeNotFound, Message: fmt.Sprintf("agent %q has no secret %q", agent, name),
-			Hint: "torno secrets list " + agent,
-		}
-	}
 	if err != nil {
-		return control.SecretInfo{}, explain(err)
+		return control.SecretInfo{}, noSecret(err, agent, name, 0)
 	}
-	for _, s := range b.sessions(agent) {
-		if s.uses(name) {
-			s.revokeSecret(name)
-		}
-	}
+	b.revokeAll(agent, name, 0)
 	return control.SecretInfo{Meta: meta}, nil
 }
 

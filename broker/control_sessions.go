@@ -77,7 +77,7 @@ func (b *Broker) createSession(ctx context.Context, req control.SessionRequest) 
 	}
 	s.log.Info("session created", "isolation", string(req.Isolation))
 	return control.SessionCreated{
-		ID: s.id, Broker: b.servePlace(record), Boot: boot, Warnings: append(p.warnings(), record.Weaknesses()...),
+		ID: s.id, Broker: b.servePlace(record), Boot: boot, Warnings: slices.Concat(p.warnings(), s.warnExpiring(time.Now()), record.Weaknesses()),
 	}, nil
 }
 
@@ -156,7 +156,7 @@ func (p *plan) uses() []control.SecretUse {
 
 // warnings are what the person who starts the session should know.
 func (p *plan) warnings() []string {
-	var w []string
+	w := slices.Clone(p.unused)
 	for _, m := range p.metas {
 		if m.Expose != control.ExposeNone {
 			w = append(w, m.Name+": visible inside the VM")
@@ -274,14 +274,17 @@ func (b *Broker) resumePlan(record *session.Session) (*plan, error) {
 	file.Secrets = nil
 	p := &plan{agent: record.Agent(), file: file}
 	for _, u := range record.Secrets() {
-		sealed, err := b.store.Secret(record.Agent(), u.Name, u.Version)
+		ver, err := b.store.Version(record.Agent(), u.Name, u.Version)
+		if errors.Is(err, store.ErrNotFound) { // deleted: the session goes on without it
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%s version %d: %w", u.Name, u.Version, err)
 		}
 		if a, ok := file.Secret[u.Name]; ok {
-			sealed.Meta = policy.Narrow(a, sealed.Meta)
+			ver.Meta = policy.Narrow(a, ver.Meta)
 		}
-		p.metas = append(p.metas, sealed.Meta)
+		p.metas = append(p.metas, ver.Meta)
 	}
 	return p, b.compile(p)
 }

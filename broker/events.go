@@ -29,6 +29,10 @@ const (
 	eventResumed    = "session_resumed"
 	eventRevokedUse = "session_secret_revoked"
 
+	eventFollowed    = "session_secret_followed"     // a newer version is used from now on
+	eventNotFollowed = "session_secret_not_followed" // none is any more, for the newer one does not fit into the session
+	eventExpires     = "session_secret_expires"      // soon, as the session begins
+
 	eventReflection = "reflection"
 	eventProof      = "proof"
 	eventProofLeak  = "proof_leak"

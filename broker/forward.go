@@ -75,6 +75,9 @@ func (s *live) exchange(ctx context.Context, st *stream) (reusable bool, err err
 		}
 		x.tell(x.outcome.Status, x.outcome.Reason)
 	}()
+	if x.use != nil && !x.bare {
+		x.use.Count(x.started)
+	}
 	switch {
 	case x.req.Protocol != "":
 		return x.websocket(ctx)
@@ -308,9 +311,9 @@ func (x *exchange) forwardStreamed(up *upstream.Exchange, b body) (bool, error) 
 	return x.finish(up, uploadErr, clean, err)
 }
 
-// reauthorise selects the credential once more, now that the connection is there: a secret that was
-// revoked while it was dialled is not sent, and one that is revoked from here on cuts the connection. The
-// same goes for a session that is suspended.
+// reauthorise asks once more, now that the connection is there: a secret that was revoked while it was
+// dialled is not sent, and one that is revoked from here on cuts the connection. The same goes for a session
+// that is suspended. A newer version is for the next request: this one is recorded with its own.
 func (x *exchange) reauthorise() error {
 	if x.s.suspended.Load() {
 		return protocol.Refuse(protocol.ReasonReflection, nil)
@@ -318,9 +321,7 @@ func (x *exchange) reauthorise() error {
 	if x.use == nil {
 		return nil
 	}
-	var err error
-	x.use, err = x.s.secrets().Select(x.authority, x.req.Scheme, x.req.Fields)
-	return err
+	return x.s.secrets().Usable(x.use)
 }
 
 // writeHead sends the request's head.

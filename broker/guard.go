@@ -18,9 +18,11 @@ type guarded struct {
 	ranges  bool // Range passes: a preset says that answers are large files
 }
 
-// guards are a session's guarded authorities, made when they are first called.
+// guards are a session's guarded authorities, made when they are first called and anew when the session's
+// secrets change.
 type guards struct {
 	mu   sync.Mutex
+	of   *credential.Set // what they were made of
 	made map[protocol.Authority]*guarded
 	keys []string // in the broker's cache of matchers
 }
@@ -32,11 +34,15 @@ func (s *live) guarded(a protocol.Authority, scheme string) *guarded {
 	}
 	s.guards.mu.Lock()
 	defer s.guards.mu.Unlock()
+	set := s.secrets()
+	if s.guards.of != set {
+		s.guards.of, s.guards.made = set, nil
+	}
 	g, ok := s.guards.made[a]
 	if ok {
 		return g
 	}
-	if bound := s.secrets().Bound(a); len(bound) > 0 {
+	if bound := set.Bound(a); len(bound) > 0 {
 		g = s.guard(a, bound)
 	}
 	if s.guards.made == nil {
@@ -56,12 +62,17 @@ func (s *live) guard(a protocol.Authority, bound []credential.Secret) *guarded {
 	g := &guarded{}
 	key := s.agent + " " + a.String()
 	for _, b := range bound {
-		key += fmt.Sprintf(" %s@%d", b.Meta.Name, b.Meta.Version)
 		g.ranges = g.ranges || b.Preset().Ranges
+		if b.Value.Len() > 0 { // else it was revoked before this broker could know it
+			key += fmt.Sprintf(" %s@%d", b.Meta.Name, b.Meta.Version)
+		}
 	}
 	g.matcher = s.b.matchers.Get(key, func() []redact.Secret {
 		var secrets []redact.Secret
 		for _, b := range bound {
+			if b.Value.Len() == 0 {
+				continue
+			}
 			secrets = append(secrets, redact.Secret{Value: b.Value, Prefixes: b.Preset().Prefix})
 		}
 		return secrets
@@ -127,6 +138,6 @@ func (x *exchange) scrubFields(f protocol.Fields) (protocol.Fields, error) {
 	if !x.guarded.ranges {
 		f = f.DelFunc(func(l protocol.Field) bool { return l.Name == "accept-ranges" })
 	}
-	f, runs := x.guarded.matcher.Fields(f)
+	f, runs := x.guard().matcher.Fields(f)
 	return f, x.reflected(runs)
 }

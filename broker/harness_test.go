@@ -147,12 +147,18 @@ func (d *desk) set(agent, name, value string, version int) error {
 // setFor sets a bearer secret for an audience.
 func (d *desk) setFor(agent, name, value string, version int, audience ...string) error {
 	d.t.Helper()
+	return d.setMeta(control.Meta{Agent: agent, Name: name, Version: version, Audience: audience,
+		Inject: control.Injector{Scheme: control.SchemeBearer}}, value)
+}
+
+// setMeta sets a secret that is what m says.
+func (d *desk) setMeta(m control.Meta, value string) error {
+	d.t.Helper()
 	var pk control.PublicKey
 	d.must(d.call("GET", control.PathPublicKey, nil, &pk))
 	key, err := seal.ParsePublicKey(pk.Key)
 	d.must(err)
-	m := control.Meta{Agent: agent, Name: name, Version: version, Audience: audience,
-		Inject: control.Injector{Scheme: control.SchemeBearer}, Created: time.Now()}
+	m.Created = time.Now()
 	sealed, err := key.Seal([]byte(value), control.AssociatedData(m, pk.ID))
 	d.must(err)
 	return d.call("POST", control.PathSecrets, []control.SealedSecret{{Meta: m, KeyID: pk.ID, Sealed: sealed}}, nil)

@@ -35,7 +35,7 @@ func (b *Broker) importSecrets(_ context.Context, req control.Import) ([]control
 		sealed = append(sealed, s)
 		infos = append(infos, control.SecretInfo{Meta: s.Meta})
 	}
-	err := b.store.SetSecrets(sealed)
+	err := b.storeSecrets(sealed)
 	if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrOldKey) {
 		return nil, &control.Error{Code: control.CodeConflict, Message: err.Error(), Hint: "somebody else set it at the same time, or it is there twice; look with torno secrets list"}
 	}

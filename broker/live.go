@@ -36,6 +36,7 @@ type live struct {
 	record *session.Session
 	policy *policy.Policy
 	set    atomic.Pointer[credential.Set]
+	base   map[string]control.Meta // by secret: what it meant when the session began
 	log    *slog.Logger
 	ln     net.Listener
 	events chan protocol.EventType // to the guest's event stream
@@ -51,6 +52,7 @@ type live struct {
 
 	owner     atomic.Int32 // the process that registered the session; 0: an earlier broker knew
 	cookies   bool         // Set-Cookie passes
+	follows   bool         // newer versions of some secret are taken up
 	suspended atomic.Bool  // answers repeated secrets; a person must let the session go on
 	decoding  atomic.Int32 // coded answers that are being decoded
 
@@ -96,14 +98,24 @@ func (d *decided) String() string {
 // secrets returns the credentials in use.
 func (s *live) secrets() *credential.Set { return s.set.Load() }
 
-// uses reports whether the session uses a secret.
-func (s *live) uses(name string) bool {
-	for _, u := range s.record.Secrets() {
-		if u.Name == name {
-			return true
+// uses says which versions the session uses now.
+func (s *live) uses() []control.SecretUse {
+	uses, set := s.record.Secrets(), s.secrets()
+	for i := range uses {
+		u := &uses[i]
+		sec, ok := set.Current(u.Name)
+		switch {
+		case !ok:
+			u.State = control.VersionRevoked
+			continue
+		case set.Revoked(u.Name):
+			u.State = control.VersionRevoked
+		case !sec.Meta.Expires.IsZero() && !time.Now().Before(sec.Meta.Expires):
+			u.State = control.VersionExpired
 		}
+		u.Version, u.Rotation, u.Expires = sec.Meta.Version, sec.Meta.Rotation, sec.Meta.Expires
 	}
-	return false
+	return uses
 }
 
 // socketDir is where a session's socket stands: short, since a socket's path may be 107 bytes long.
@@ -115,6 +127,9 @@ func (b *Broker) socketDir(id string) string {
 func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 	set, err := p.set(func(m control.Meta) (credential.Secret, error) {
 		s, err := b.open(m)
+		if errors.Is(err, store.ErrRevoked) { // while an earlier broker served the session
+			s, err = credential.Secret{Meta: m, Revoked: true}, nil
+		}
 		s.Placeholder = record.Placeholder(m.Name)
 		return s, err
 	})
@@ -128,8 +143,13 @@ func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 	s := &live{
 		b: b, id: record.ID(), agent: record.Agent(), record: record, policy: p.policy, ln: ln,
 		log: slog.New(newSparing(b.log.Handler())).With("session", record.ID(), "agent", record.Agent()), events: make(chan protocol.EventType, 4),
+		base: map[string]control.Meta{},
 	}
 	s.set.Store(set)
+	for _, m := range p.metas {
+		s.base[m.Name] = m
+		s.follows = s.follows || m.Rotation == control.RotationFollow
+	}
 	s.exposed = s.guardExposed()
 	s.paths, s.cookies = p.paths, b.cfg.Operator.Agents[s.agent].Cookies == control.CookiesPass
 	s.suspended.Store(record.Suspended())
@@ -144,7 +164,7 @@ func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 		s.guards.release(&b.matchers)
 		return nil, errors.Join(err, ln.Close())
 	}
-	s.revokeDeleted()
+	s.catchUp()
 	return s, nil
 }
 
@@ -320,31 +340,12 @@ func (s *live) info() control.SessionInfo {
 	if i.State == string(session.StateLive) && s.suspended.Load() {
 		i.State = "suspended"
 	}
+	i.Secrets = s.uses()
 	i.Streams = int(s.stats.forward.Load() + s.stats.channel.Load())
 	if last := s.stats.last.Load(); last != nil {
 		i.Last = last.String()
 	}
 	return i
-}
-
-// revokeSecret ends the use of one secret in this session, at once: what is open is cut, for any of it
-// may have been authorised by that secret.
-func (s *live) revokeSecret(name string) {
-	for old := s.secrets(); !s.set.CompareAndSwap(old, old.Revoke(name)); old = s.secrets() { // another may go at the same time
-	}
-	s.b.upstream.CutSession(s.id)
-	s.notify(protocol.EventRevoke)
-	s.b.recordOwn(&audit.Record{Session: s.id, Agent: s.agent, Event: eventRevokedUse, Secret: name})
-}
-
-// revokeDeleted ends the use of secrets that were deleted before the session was there to be told, or changed
-// outside of torno.
-func (s *live) revokeDeleted() {
-	for _, u := range s.record.Secrets() {
-		if _, err := s.b.store.Secret(s.agent, u.Name, u.Version); errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrTampered) {
-			s.revokeSecret(u.Name)
-		}
-	}
 }
 
 // notify tells the guest, if it listens; an event that nobody takes is dropped.
@@ -362,7 +363,7 @@ func (s *live) env() ([]string, error) {
 		if p := s.record.Placeholder(u.Name); p != "" {
 			env = append(env, u.Name+"="+p)
 		}
-		if u.Expose != control.ExposeEnv {
+		if _, ok := s.secrets().Current(u.Name); u.Expose != control.ExposeEnv || !ok || s.secrets().Revoked(u.Name) {
 			continue
 		}
 		sec, err := s.b.open(control.Meta{Agent: s.agent, Name: u.Name, Version: u.Version})
@@ -371,6 +372,7 @@ func (s *live) env() ([]string, error) {
 		}
 		_ = sec.Value.Use(func(b []byte) error { env = append(env, u.Name+"="+string(b)); return nil })
 		sec.Value.Wipe()
+		sec.Used(time.Now())
 	}
 	return env, nil
 }

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"torno.internal/broker/internal/credential"
 	"torno.internal/broker/internal/policy"
@@ -19,6 +20,7 @@ type plan struct {
 	agent  string
 	file   control.AgentPolicy
 	metas  []control.Meta // the secrets in use, by name
+	unused []string       // for people: secrets that are not, and why
 	policy *policy.Policy
 	paths  map[string]policy.Paths // by secret: which requests to its audience get it
 }
@@ -31,7 +33,7 @@ func (b *Broker) plan(agent string, file *control.AgentPolicy) (*plan, error) {
 			Hint: "lower-case letters, digits and hyphens, at most 63, not beginning with a hyphen"}
 	}
 	p := &plan{agent: agent}
-	metas, broken, err := b.store.Secrets(agent)
+	latest, broken, err := b.store.Secrets(agent)
 	if err != nil {
 		return nil, err
 	}
@@ -39,10 +41,11 @@ func (b *Broker) plan(agent string, file *control.AgentPolicy) (*plan, error) {
 		return nil, err
 	}
 	if file == nil {
-		p.file, p.metas = control.AgentPolicy{Name: agent}, metas
+		p.file = control.AgentPolicy{Name: agent}
+		p.useAll(latest)
 	} else {
 		p.file = *file
-		if p.metas, err = declared(agent, file.Secrets, metas); err != nil {
+		if p.metas, err = declared(agent, file.Secrets, latest); err != nil {
 			return nil, err
 		}
 	}
@@ -59,6 +62,17 @@ func (b *Broker) plan(agent string, file *control.AgentPolicy) (*plan, error) {
 		}
 	}
 	return p, b.compile(p)
+}
+
+// useAll takes every secret that can be used.
+func (p *plan) useAll(latest []store.Version) {
+	for i := range latest {
+		if why := unusable(&latest[i], time.Now()); why != "" {
+			p.unused = append(p.unused, fmt.Sprintf("%s: not in use: %s", latest[i].Name, why))
+			continue
+		}
+		p.metas = append(p.metas, latest[i].Meta)
+	}
 }
 
 // refuseBroken refuses a plan that needs what was changed outside of torno: a secret that the file
@@ -109,31 +123,35 @@ func (p *plan) compilePresets(ceiling *control.Ceiling) error {
 	return err
 }
 
-// declared returns the metas of the names that an agent file declares; a missing one is an error that
-// says how to set it.
-func declared(agent string, names []string, metas []control.Meta) ([]control.Meta, error) {
-	byName := make(map[string]control.Meta, len(metas))
-	for _, m := range metas {
-		byName[m.Name] = m
+// declared returns the metas of the names that an agent file declares; one that is missing, or can't be used,
+// is an error that says how to set it.
+func declared(agent string, names []string, latest []store.Version) ([]control.Meta, error) {
+	byName := make(map[string]*store.Version, len(latest))
+	for i := range latest {
+		byName[latest[i].Name] = &latest[i]
 	}
 	var used []control.Meta
-	var missing []string
+	var missing, reasons []string
 	for _, n := range names {
-		m, ok := byName[n]
+		ver, ok := byName[n]
 		if !ok {
 			missing = append(missing, n)
 			continue
 		}
-		used = append(used, m)
-	}
-	if len(missing) > 0 {
-		return nil, &control.Error{
-			Code:    control.CodeMissingSecret,
-			Message: fmt.Sprintf("agent %q declares secrets that are not set: %s", agent, strings.Join(missing, ", ")),
-			Hint:    fmt.Sprintf("torno secrets set %s %s", agent, strings.Join(missing, " ")),
+		if why := unusable(ver, time.Now()); why != "" {
+			missing, reasons = append(missing, n), append(reasons, n+" "+why)
+			continue
 		}
+		used = append(used, ver.Meta)
 	}
-	return used, nil
+	if len(missing) == 0 {
+		return used, nil
+	}
+	message := fmt.Sprintf("agent %q declares secrets that are not set: %s", agent, strings.Join(missing, ", "))
+	if len(reasons) > 0 {
+		message += " (" + strings.Join(reasons, "; ") + ")"
+	}
+	return nil, &control.Error{Code: control.CodeMissingSecret, Message: message, Hint: fmt.Sprintf("torno secrets set %s %s", agent, strings.Join(missing, " "))}
 }
 
 func audiences(metas []control.Meta) ([]policy.Origin, error) {
@@ -224,5 +242,5 @@ func (b *Broker) open(m control.Meta) (credential.Secret, error) {
 	if err != nil {
 		return credential.Secret{}, fmt.Errorf("opening %s of agent %s, version %d: %w", m.Name, m.Agent, m.Version, err)
 	}
-	return credential.Secret{Meta: m, Value: value}, nil
+	return credential.Secret{Meta: m, Value: value, Used: b.store.Counter(m.Agent, m.Name, m.Version).Used}, nil
 }

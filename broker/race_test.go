@@ -64,7 +64,7 @@ func TestAttack26DeletedTogether(t *testing.T) {
 		s := d.broker.get(d.session("a").ID)
 		var all sync.WaitGroup
 		for i := range 32 {
-			all.Go(func() { s.revokeSecret(fmt.Sprintf("KEY_%d", i)) })
+			all.Go(func() { s.revokeSecret(fmt.Sprintf("KEY_%d", i), 0) })
 		}
 		all.Wait()
 		for i := range 32 {

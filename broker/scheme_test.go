@@ -8,11 +8,9 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"torno.internal/protocol"
 	"torno.internal/protocol/control"
-	"torno.internal/protocol/seal"
 )
 
 // setAs sets a secret for an audience, as --as says.
@@ -20,14 +18,7 @@ func (d *desk) setAs(agent, name, value, as string, version int, audience ...str
 	d.t.Helper()
 	in, err := control.ParseScheme(as)
 	d.must(err)
-	var pk control.PublicKey
-	d.must(d.call("GET", control.PathPublicKey, nil, &pk))
-	key, err := seal.ParsePublicKey(pk.Key)
-	d.must(err)
-	m := control.Meta{Agent: agent, Name: name, Version: version, Audience: audience, Inject: in, Created: time.Now()}
-	sealed, err := key.Seal([]byte(value), control.AssociatedData(m, pk.ID))
-	d.must(err)
-	return d.call("POST", control.PathSecrets, []control.SealedSecret{{Meta: m, KeyID: pk.ID, Sealed: sealed}}, nil)
+	return d.setMeta(control.Meta{Agent: agent, Name: name, Version: version, Audience: audience, Inject: in}, value)
 }
 
 // openedAs is opened for a secret that is set as --as says, with an upstream that speaks HTTP/2 as well.

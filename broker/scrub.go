@@ -108,17 +108,17 @@ func (x *exchange) checkHead(resp *protocol.Response) (err error) {
 
 // A scrubbed content is decoded, if it was coded, and masked.
 type scrubbed struct {
-	x       *exchange
-	from    io.Reader
-	scanner *redact.Scanner
+	x     *exchange
+	from  io.Reader
+	masks *masks
 }
 
 // scrub returns r as the workload may have it, or nil where that is as it is.
 func (x *exchange) scrub(r io.Reader) *scrubbed {
-	if x.guarded == nil || x.guarded.matcher.Empty() && x.coding == "" {
+	if x.guarded == nil || x.guarded.matcher.Empty() && x.coding == "" && !x.s.follows {
 		return nil
 	}
-	s := &scrubbed{x: x, from: r, scanner: x.guarded.matcher.Scanner()}
+	s := &scrubbed{x: x, from: r, masks: x.masks()}
 	if x.coding != "" {
 		s.from = decode.NewReader(r, x.coding)
 	}
@@ -127,16 +127,20 @@ func (x *exchange) scrub(r io.Reader) *scrubbed {
 
 func (s *scrubbed) Read(p []byte) (int, error) {
 	n, err := s.from.Read(p)
-	if rerr := s.x.reflected(s.scanner.Mask(p[:n])); rerr != nil {
+	runs, merr := s.masks.mask(p[:n])
+	if merr == nil {
+		merr = s.x.reflected(runs)
+	}
+	if merr != nil {
 		clear(p[:n])
-		return 0, rerr
+		return 0, merr
 	}
 	return n, err
 }
 
 // close wipes what the scanner remembers.
 func (s *scrubbed) close() {
-	s.scanner.Close()
+	s.masks.close()
 	if c, ok := s.from.(io.Closer); ok {
 		_ = c.Close()
 	}

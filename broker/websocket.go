@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"torno.internal/broker/internal/credential"
-	"torno.internal/broker/internal/redact"
 	"torno.internal/broker/internal/upstream"
 	"torno.internal/protocol"
 	"torno.internal/protocol/bhttp"
@@ -100,11 +99,11 @@ func (x *exchange) splice(conn duplex, abort func(), from io.Reader) error {
 
 // frames returns r, or what the workload may have of it where a secret is bound to the host. done ends it.
 func (x *exchange) frames(r io.Reader) (from io.Reader, done func()) {
-	if x.guarded == nil || x.guarded.matcher.Empty() {
+	if x.guarded == nil || x.guarded.matcher.Empty() && !x.s.follows {
 		return r, func() {}
 	}
-	f := &frames{x: x, from: r, data: x.guarded.matcher.Scanner(), control: x.guarded.matcher.Scanner()}
-	return f, func() { f.data.Close(); f.control.Close() }
+	f := &frames{x: x, from: r, data: x.masks(), control: x.masks()}
+	return f, func() { f.data.close(); f.control.close() }
 }
 
 // frames masks the payloads of a server's frames. Messages are one text, whatever they are cut into.
@@ -112,7 +111,7 @@ type frames struct {
 	x             *exchange
 	from          io.Reader
 	follow        websocket.Frames
-	data, control *redact.Scanner
+	data, control *masks
 	closing       bool // the server broke the protocol, and a Close frame has been said in its place
 }
 
@@ -126,7 +125,7 @@ func (f *frames) Read(p []byte) (int, error) {
 	switch {
 	case ferr == nil:
 		return n, err
-	case errors.Is(ferr, errReflected) || whole < 0 || len(p) < room+len(websocket.CloseProtocolError):
+	case errors.Is(ferr, errReflected) || errors.Is(ferr, errTooManyVersions) || whole < 0 || len(p) < room+len(websocket.CloseProtocolError):
 		clear(p[:n])
 		return 0, ferr
 	}
@@ -137,9 +136,13 @@ func (f *frames) Read(p []byte) (int, error) {
 }
 
 func (f *frames) mask(b []byte, control bool) error {
-	s := f.data
+	m := f.data
 	if control {
-		s = f.control
+		m = f.control
 	}
-	return f.x.reflected(s.Mask(b))
+	runs, err := m.mask(b)
+	if err != nil {
+		return err
+	}
+	return f.x.reflected(runs)
 }

@@ -31,6 +31,7 @@ const (
 	ReasonStreamsExhausted
 	ReasonRateLimited
 	ReasonRevoked
+	ReasonExpired
 	ReasonSessionEnded
 	ReasonAuditUnavailable
 	ReasonBrokerUnavailable
@@ -83,6 +84,7 @@ var reasonTable = [reasonCount]reasonRow{
 	ReasonStreamsExhausted:    {"streams_exhausted", 503, "Too many requests are open at once; try again shortly."},
 	ReasonRateLimited:         {"rate_limited", 429, "The session's rate limit is reached; try again shortly."},
 	ReasonRevoked:             {"revoked", 403, "The secret or session was revoked."},
+	ReasonExpired:             {"expired", 403, "The secret has expired; the operator sets a new value with torno secrets set."},
 	ReasonSessionEnded:        {"session_ended", 403, "This session has ended; start a new one."},
 	ReasonAuditUnavailable:    {"audit_unavailable", 503, "The broker cannot record this request, so it does not send it; the operator should look at the disk."},
 	ReasonBrokerUnavailable:   {"broker_unavailable", 503, "The broker does not answer; the operator should look at torno serve."},

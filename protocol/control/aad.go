@@ -48,18 +48,41 @@ func AssociatedData(m Meta, keyID string) []byte {
 	str(string(m.Expose))
 	str(string(m.Rotation))
 	str(m.Preset)
-	b = binary.BigEndian.AppendUint64(b, uint64(nanos(m.Created)))
-	if m.Weak {
-		return append(b, 1)
+	str(m.By)
+	num(len(m.Replace))
+	for _, p := range m.Replace {
+		str(string(p))
 	}
-	return append(b, 0)
+	b = binary.BigEndian.AppendUint64(b, uint64(nanos(m.Created)))
+	b = binary.BigEndian.AppendUint64(b, uint64(nanos(m.Expires)))
+	flags := byte(0)
+	if m.Weak {
+		flags |= flagWeak
+	}
+	if m.Overlap {
+		flags |= flagOverlap
+	}
+	return append(b, flags)
 }
+
+// The bits of the encoding's last byte.
+const (
+	flagWeak    = 1
+	flagOverlap = 2
+)
 
 func nanos(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
 	}
 	return t.UnixNano()
+}
+
+func fromNanos(n uint64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, int64(n)).UTC()
 }
 
 var errAssociatedData = errors.New("not the description of a secret")
@@ -92,13 +115,17 @@ func DecodeAssociatedData(b []byte) (m Meta, keyID string, err error) {
 			m.Inject.Params[i] = Param{d.str(), d.str()}
 		}
 	}
-	m.Expose, m.Rotation, m.Preset = Expose(d.str()), Rotation(d.str()), d.str()
-	if tail := d.take(9); tail != nil {
-		if n := int64(binary.BigEndian.Uint64(tail)); n != 0 {
-			m.Created = time.Unix(0, n).UTC()
+	m.Expose, m.Rotation, m.Preset, m.By = Expose(d.str()), Rotation(d.str()), d.str(), d.str()
+	if n := d.num(MaxReplace); n > 0 {
+		m.Replace = make([]Place, n)
+		for i := range m.Replace {
+			m.Replace[i] = Place(d.str())
 		}
-		m.Weak = tail[8] == 1
-		d.bad = d.bad || tail[8] > 1
+	}
+	if tail := d.take(17); tail != nil {
+		m.Created, m.Expires = fromNanos(binary.BigEndian.Uint64(tail)), fromNanos(binary.BigEndian.Uint64(tail[8:]))
+		m.Weak, m.Overlap = tail[16]&flagWeak != 0, tail[16]&flagOverlap != 0
+		d.bad = d.bad || tail[16] > flagWeak|flagOverlap
 	}
 	if d.bad || len(d.b) > 0 {
 		return Meta{}, "", errAssociatedData

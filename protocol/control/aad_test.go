@@ -16,13 +16,15 @@ func sealedMeta() Meta {
 		Agent: "a", Name: "K", Version: 3, Audience: []string{"https://x.example"},
 		Inject: Injector{Scheme: SchemeHeader, Fields: []FieldTemplate{{"X-A", "{K}"}}, Params: []Param{{"n", "v"}}},
 		Expose: ExposeNone, Rotation: RotationFollow, Preset: "p", Created: time.Unix(1, 2).UTC(), Weak: true,
+		Expires: time.Unix(3, 4).UTC(), Replace: []Place{PlaceForm}, By: "me",
 	}
 }
 
 // The encoding is fixed: values that were sealed by an older build must open.
 func TestAssociatedDataGolden(t *testing.T) {
 	const want = "02" + "026964" + "0161" + "014b" + "03" + "01" + "1168747470733a2f2f782e6578616d706c65" +
-		"06686561646572" + "01" + "03582d41" + "037b4b7d" + "01" + "016e" + "0176" + "00" + "06666f6c6c6f77" + "0170" + "000000003b9aca02" + "01"
+		"06686561646572" + "01" + "03582d41" + "037b4b7d" + "01" + "016e" + "0176" + "00" + "06666f6c6c6f77" + "0170" +
+		"026d65" + "01" + "04666f726d" + "000000003b9aca02" + "00000000b2d05e04" + "01"
 	if got := hex.EncodeToString(AssociatedData(sealedMeta(), "id")); got != want {
 		t.Errorf("encoding\n%s, want\n%s", got, want)
 	}
@@ -51,6 +53,11 @@ func TestAssociatedDataDistinct(t *testing.T) {
 		func(m *Meta) { m.Preset = "" },
 		func(m *Meta) { m.Created = m.Created.Add(1) },
 		func(m *Meta) { m.Weak = false },
+		func(m *Meta) { m.Expires = time.Time{} },
+		func(m *Meta) { m.By = "" },
+		func(m *Meta) { m.Replace = nil },
+		func(m *Meta) { m.Replace = []Place{PlaceJSON} },
+		func(m *Meta) { m.Overlap = true },
 	}
 	for i, change := range changes {
 		m := sealedMeta()

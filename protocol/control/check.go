@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"torno.internal/protocol"
 )
@@ -15,7 +16,12 @@ const (
 	MaxAudience  = 64       // origins
 	MaxTemplates = 8        // fields that one secret is put into
 	MaxTemplate  = 1 << 10  // bytes of one template
+	MaxReplace   = 8        // places
+	MaxBy        = 128      // bytes
 )
+
+// maxExpiry is the last moment that the encoding of a Meta can hold, with room to spare.
+var maxExpiry = time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // PlaceholderMark stands in every placeholder, in every session, so that one is known for what it is
 // wherever it turns up. It is as good as never part of a real value.
@@ -36,17 +42,53 @@ func CheckMeta(m Meta) error {
 		return fmt.Errorf("rotation %q is neither %q nor %q", m.Rotation, RotationPin, RotationFollow)
 	case m.Preset != "" && !protocol.IsToken(m.Preset):
 		return fmt.Errorf("preset %q is not a preset's name", m.Preset)
+	case !m.Expires.IsZero() && !m.Expires.After(m.Created):
+		return fmt.Errorf("it would expire at %v, which is past", m.Expires.Format(time.DateTime))
+	case m.Expires.After(maxExpiry):
+		return fmt.Errorf("it would expire in the year %d; leave the date out for never", m.Expires.Year())
+	}
+	if err := CheckBy(m.By); err != nil {
+		return err
 	}
 	switch m.Expose {
 	case ExposeEnv:
 		if len(m.Audience) > 0 || m.Inject.Scheme != "" || len(m.Inject.Fields)+len(m.Inject.Params) > 0 {
 			return errors.New("an exposed secret is a variable in the VM; it has neither hosts nor headers")
 		}
+		if len(m.Replace) > 0 {
+			return errors.New("an exposed secret is a variable in the VM; it has no placeholder")
+		}
+		if m.Rotation == RotationFollow {
+			return errors.New("an exposed secret is a variable in the VM, which can't follow a new version; leave rotation out")
+		}
 		return nil
 	case ExposeNone:
-		return errors.Join(checkAudience(m.Audience), checkInjector(m.Name, m.Inject))
+		return errors.Join(checkAudience(m.Audience), checkInjector(m.Name, m.Inject), checkReplace(m.Replace))
 	}
 	return fmt.Errorf("expose %q is not %q", m.Expose, ExposeEnv)
+}
+
+// CheckBy accepts what may stand in Meta.By: visible ASCII and spaces, at most MaxBy bytes of it.
+func CheckBy(by string) error {
+	if len(by) > MaxBy || badFieldByte([]byte(by)) >= 0 {
+		return fmt.Errorf("what set it is not said in at most %d visible characters", MaxBy)
+	}
+	return nil
+}
+
+// checkReplace accepts places in ascending order, each once.
+func checkReplace(places []Place) error {
+	for i, p := range places {
+		switch p {
+		case PlaceForm, PlaceJSON:
+		default:
+			return fmt.Errorf("place %q is neither %q nor %q", p, PlaceForm, PlaceJSON)
+		}
+		if i > 0 && places[i-1] >= p {
+			return fmt.Errorf("places %q are not in order, each once", places)
+		}
+	}
+	return nil
 }
 
 func checkAudience(audience []string) error {

@@ -184,7 +184,11 @@ type Meta struct {
 	Rotation Rotation  `json:"rotation,omitempty"`
 	Preset   string    `json:"preset,omitempty"` // the preset that filled the above in, if one did
 	Created  time.Time `json:"created"`
-	Weak     bool      `json:"weak,omitempty"` // too short for the guarantee (design: fewer than 16 random bytes)
+	Expires  time.Time `json:"expires,omitzero"`  // refused from then on; zero: never
+	Replace  []Place   `json:"replace,omitempty"` // where its placeholder is replaced by the value, other than in what Inject sets
+	By       string    `json:"by,omitempty"`      // what set it, in its own words
+	Weak     bool      `json:"weak,omitempty"`    // too short for the guarantee (design: fewer than 16 random bytes)
+	Overlap  bool      `json:"overlap,omitempty"` // it may share bytes with what the workload can see, and is not masked where it does
 }
 
 // A SealedSecret is a value sealed to the broker's public key, bound to Meta.
@@ -204,6 +208,10 @@ type SecretInfo struct {
 	Meta
 	Missing bool   `json:"missing,omitempty"` // declared by the agent file, but not set
 	Broken  string `json:"broken,omitempty"`  // changed outside of torno, and how: it is refused until it is set anew
+
+	Revoked  time.Time `json:"revoked,omitzero"` // when the version was
+	Uses     uint64    `json:"uses,omitempty"`   // requests that any version was used for
+	LastUsed time.Time `json:"last_used,omitzero"`
 }
 
 // A Preset is what torno knows of a service, matched by a secret's name. Paths, Also and Deny hold in every
@@ -452,6 +460,10 @@ type SecretUse struct {
 	Version     int    `json:"version"`
 	Expose      Expose `json:"expose,omitempty"`
 	Placeholder bool   `json:"placeholder,omitempty"`
+
+	Rotation Rotation     `json:"rotation,omitempty"`
+	Expires  time.Time    `json:"expires,omitzero"`
+	State    VersionState `json:"state,omitempty"` // of a live session: VersionRevoked or VersionExpired, else empty
 }
 
 // A PolicyCheck asks what would happen to one request.

@@ -7,12 +7,20 @@ import (
 	"torno.internal/protocol/control"
 )
 
-// Bound returns the secrets that may be sent to a, revoked ones too: what a host was given before it may
-// still repeat. The Set owns their values.
+// Bound returns the secrets that may be sent to a, and those that could be: revoked ones and former versions,
+// for what a host was given before it may still repeat. The Set owns their values.
 func (s *Set) Bound(a protocol.Authority) []Secret {
 	var bound []Secret
 	for _, u := range s.byOrigin[a] {
 		bound = append(bound, u.secret)
+	}
+	if len(s.former) > 0 {
+		origin := control.FormatOrigin(a)
+		for _, f := range s.former {
+			if slices.Contains(f.Meta.Audience, origin) {
+				bound = append(bound, f)
+			}
+		}
 	}
 	return bound
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"torno.internal/protocol"
 	"torno.internal/protocol/control"
@@ -13,8 +14,11 @@ import (
 // A Secret is one secret of a session, opened. The Set that it is given to owns its value.
 type Secret struct {
 	Meta        control.Meta
-	Value       secret.Value // zero in a Set that only answers questions
+	Value       secret.Value // zero in a Set that only answers questions, and once the version is revoked
 	Placeholder string       // what the workload holds instead; empty: nothing
+	Revoked     bool         // requests that would get it are refused
+
+	Used func(now time.Time) // called for each request that it is used for; nil: nobody counts
 }
 
 // A Set holds one session's secrets by the origins that they are bound to. It is immutable and safe for
@@ -24,6 +28,14 @@ type Set struct {
 	byMark   []*Use                        // those with a placeholder
 	position map[string]bool               // folded names of fields that are credential positions
 	secrets  []Secret
+	former   []Secret         // versions that others have taken the place of
+	revoked  map[version]bool // of secrets and former ones
+}
+
+// A version names one version of a secret of the session's agent.
+type version struct {
+	name   string
+	number int
 }
 
 // A Use is one secret chosen for one origin. The zero value is not usable; Set.Select makes them.
@@ -32,9 +44,8 @@ type Use struct {
 	Version  int
 	Injector Injector
 
-	secret  Secret
-	mark    int // where the mark stands in the placeholder
-	revoked bool
+	secret Secret
+	mark   int // where the mark stands in the placeholder
 }
 
 // NewSet compiles the secrets of a session. Exposed ones are kept for Wipe alone: they are in the
@@ -46,8 +57,12 @@ func NewSet(secrets []Secret) (*Set, error) {
 		byOrigin: map[protocol.Authority][]*Use{},
 		position: map[string]bool{},
 		secrets:  slices.Clone(secrets),
+		revoked:  map[version]bool{},
 	}
 	for _, sec := range secrets {
+		if sec.Revoked {
+			s.revoked[version{sec.Meta.Name, sec.Meta.Version}] = true
+		}
 		if sec.Meta.Expose != control.ExposeNone || len(sec.Meta.Audience) == 0 {
 			continue
 		}
@@ -100,7 +115,7 @@ func (s *Set) add(sec Secret) error {
 //     this origin, or of another session.
 //   - ReasonAmbiguousCredential: several secrets fit and the workload sent the placeholder of none, or
 //     those of several.
-//   - ReasonRevoked: the secret is in use no more.
+//   - ReasonRevoked, ReasonExpired: the secret is in use no more.
 //
 // Credential positions are authorization, proxy-authorization, x-api-key and the fields that any secret
 // of the session is put into, each as often as it stands there. Elsewhere a placeholder is text.
@@ -125,8 +140,11 @@ func (s *Set) Select(a protocol.Authority, scheme string, fields protocol.Fields
 	default:
 		chosen = candidates[0]
 	}
-	if chosen.revoked {
-		return nil, refuse(protocol.ReasonRevoked, "secret %s", chosen.Name)
+	if err := s.Usable(chosen); err != nil {
+		return nil, err
+	}
+	if m := &chosen.secret.Meta; !m.Expires.IsZero() && !time.Now().Before(m.Expires) {
+		return nil, refuse(protocol.ReasonExpired, "secret %s version %d expired at %s", m.Name, m.Version, m.Expires.Format(time.RFC3339))
 	}
 	return chosen, nil
 }
@@ -195,44 +213,17 @@ func (s *Set) owner(before, from string) *Use {
 	return nil
 }
 
-// Revoke returns a Set in which requests that would get the secret called name are refused. Both share
-// the values.
-func (s *Set) Revoke(name string) *Set {
-	t := &Set{byOrigin: make(map[protocol.Authority][]*Use, len(s.byOrigin)), position: s.position, secrets: s.secrets}
-	revoked := map[*Use]*Use{}
-	swap := func(uses []*Use) []*Use {
-		uses = slices.Clone(uses)
-		for i, u := range uses {
-			if u.Name != name {
-				continue
-			}
-			if revoked[u] == nil {
-				v := *u
-				v.revoked = true
-				revoked[u] = &v
-			}
-			uses[i] = revoked[u]
-		}
-		return uses
-	}
-	for a, uses := range s.byOrigin {
-		t.byOrigin[a] = swap(uses)
-	}
-	t.byMark = swap(s.byMark)
-	return t
-}
-
-// Wipe overwrites every value. No Use of the Set may be in use or be used after it.
-func (s *Set) Wipe() {
-	for _, sec := range s.secrets {
-		sec.Value.Wipe()
-	}
-}
-
 // StripFields removes from f, headers or trailers, what the workload sent where u sets its own. It works
 // in place and returns the shortened section.
 func (u *Use) StripFields(f protocol.Fields) protocol.Fields {
 	return f.DelFunc(func(l protocol.Field) bool { return u.Injector.Strip(l.Name) })
+}
+
+// Count counts a request that the secret is used for.
+func (u *Use) Count(now time.Time) {
+	if u.secret.Used != nil {
+		u.secret.Used(now)
+	}
 }
 
 // Fields makes the fields that authorise req, which is as the workload sent it, in fresh memory. The caller
@@ -256,36 +247,4 @@ func names(uses []*Use) string {
 
 func refuse(reason protocol.Reason, format string, args ...any) error {
 	return protocol.Refuse(reason, fmt.Errorf(format, args...))
-}
-
-// Proxied returns the secrets that no workload may hold, and how many others it may. The values are s's own.
-func (s *Set) Proxied() (proxied []Secret, exposed int) {
-	for _, sec := range s.secrets {
-		if sec.Meta.Expose != control.ExposeNone {
-			exposed++
-			continue
-		}
-		proxied = append(proxied, sec)
-	}
-	return proxied, exposed
-}
-
-// Exposed returns the secrets that the workload was given. The values are s's own.
-func (s *Set) Exposed() []Secret {
-	var all []Secret
-	for _, sec := range s.secrets {
-		if sec.Meta.Expose != control.ExposeNone {
-			all = append(all, sec)
-		}
-	}
-	return all
-}
-
-// Metas describes the secrets of s.
-func (s *Set) Metas() []control.Meta {
-	metas := make([]control.Meta, 0, len(s.secrets))
-	for _, sec := range s.secrets {
-		metas = append(metas, sec.Meta)
-	}
-	return metas
 }

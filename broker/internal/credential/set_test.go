@@ -243,7 +243,7 @@ func TestAttack16PlaceholderInTarget(t *testing.T) {
 func TestRevoke(t *testing.T) {
 	w := newWorld(t)
 	revoked := w
-	revoked.Set = w.Set.Revoke("B")
+	revoked.Set = w.Set.Revoke("B", 0)
 	revoked.check(t, "revoked", "https", "b.example", "revoked")
 	revoked.check(t, "revoked, meant", "https", "ab.example", "revoked", auth(w.b))
 	revoked.check(t, "the other, meant", "https", "ab.example", "A", auth(w.a))

@@ -135,7 +135,7 @@ func (e *edit) supersede(c Change) (finding error, err error) {
 	case EventDeleted:
 		en := p.entry(c.Name)
 		en.close(stateDeleted, max(c.Version, en.last()), now)
-	case EventSet, EventRolledBack:
+	case EventSet, EventRevoked, EventRolledBack:
 		en := p.entry(c.Name)
 		en.close(stateRolledBack, max(c.Version, en.last()), now)
 	default:

@@ -194,7 +194,7 @@ func (v *view) stale(pageKey string, en *entry, limit int, f func(stored) (sum d
 		}
 		bucket, key, name := v.l.place(pageKey, en, en.first+i)
 		raw, err := v.stored(bucket, key, en.digests[i])
-		if err != nil || keyOf(bucket, raw) == v.keys.newest().id {
+		if err != nil || keyOf(bucket, raw) == v.keys.newest().id || bytes.Equal(bucket, bucketSecrets) && isRevoked(raw) {
 			continue
 		}
 		if f == nil {

@@ -75,10 +75,11 @@ func (e *edit) set(sec *control.SealedSecret) error {
 	return nil
 }
 
-// Secrets returns the latest version of each of an agent's secrets, or of everybody's for "", by agent and
-// name, and beside them what was changed outside of torno.
-func (s *Store) Secrets(agent string) ([]control.Meta, []*TamperedError, error) {
-	var metas []control.Meta
+// Secrets describes the latest version of each of an agent's secrets, or of everybody's for "", by agent and
+// name, revoked ones too, and beside them what was changed outside of torno. Their Uses and Last are those of
+// all versions of the name.
+func (s *Store) Secrets(agent string) ([]Version, []*TamperedError, error) {
+	var latest []Version
 	var broken []*TamperedError
 	err := s.view(&s.agents, func(v *view) error {
 		return v.eachAgent(agent, func(agent string, p *page, err error) error {
@@ -90,9 +91,10 @@ func (s *Store) Secrets(agent string) ([]control.Meta, []*TamperedError, error) 
 				if !control.ValidKey(en.name) || en.state == stateDeleted {
 					continue
 				}
-				m, err := v.meta(agent, en)
+				ver, err := v.version(agent, en, en.last())
 				if err == nil {
-					metas = append(metas, m)
+					ver.Uses, ver.Last = s.usage.total(v.tx, agent, en)
+					latest = append(latest, ver)
 				} else if err := collect(&broken, err); err != nil {
 					return err
 				}
@@ -100,7 +102,7 @@ func (s *Store) Secrets(agent string) ([]control.Meta, []*TamperedError, error) 
 			return nil
 		})
 	})
-	return metas, broken, err
+	return latest, broken, err
 }
 
 // eachAgent calls f with the page of an agent, or with everybody's for "", in order.
@@ -128,19 +130,6 @@ func collect(broken *[]*TamperedError, err error) error {
 	return nil
 }
 
-// meta describes the latest version of a name that is there.
-func (v *view) meta(agent string, en *entry) (control.Meta, error) {
-	raw, err := v.record(agent, en, en.last())
-	if err != nil {
-		return control.Meta{}, err
-	}
-	m, _, err := control.DecodeSealedMeta(raw)
-	if err != nil {
-		return control.Meta{}, &TamperedError{Agent: agent, Name: en.name, Version: en.last(), Why: err.Error()}
-	}
-	return m, nil
-}
-
 // record returns the stored bytes of one version.
 func (v *view) record(agent string, en *entry, version int) ([]byte, error) {
 	if en.state == stateRolledBack {
@@ -164,7 +153,8 @@ func named(err error, agent, name string, version int) error {
 }
 
 // Secret returns one version of a secret, 0 for the latest. The error matches ErrNotFound if there is
-// none, or if the secret was deleted, and is a *TamperedError if it was changed outside of torno.
+// none, or if the secret was deleted, ErrRevoked if the version was revoked, and is a *TamperedError if it
+// was changed outside of torno.
 func (s *Store) Secret(agent, name string, version int) (control.SealedSecret, error) {
 	var sec control.SealedSecret
 	err := s.view(&s.agents, func(v *view) (err error) {
@@ -211,6 +201,9 @@ func (v *view) secret(agent, name string, version int) (control.SealedSecret, er
 	if err != nil {
 		return control.SealedSecret{}, err
 	}
+	if isRevoked(raw) {
+		return control.SealedSecret{}, fmt.Errorf("%s of agent %s, version %d: %w", name, agent, version, ErrRevoked)
+	}
 	sec, err := control.DecodeSealed(raw)
 	if err != nil {
 		return control.SealedSecret{}, &TamperedError{Agent: agent, Name: name, Version: version, Why: err.Error()}
@@ -232,8 +225,8 @@ func (s *Store) DeleteSecret(agent, name string) (control.Meta, error) {
 			return nil, ErrNotFound
 		}
 		meta.Version = en.last()
-		if m, err := e.meta(agent, en); err == nil {
-			meta = m
+		if ver, err := e.version(agent, en, en.last()); err == nil {
+			meta = ver.Meta
 		}
 		for v := en.first; v <= en.last(); v++ {
 			if err := e.tx.Bucket(bucketSecrets).Delete(versionKey(agent, name, v)); err != nil {
@@ -241,6 +234,9 @@ func (s *Store) DeleteSecret(agent, name string) (control.Meta, error) {
 			}
 		}
 		en.close(stateDeleted, en.last(), time.Now().UnixNano())
+		if err := s.usage.forget(e.tx, agent, name); err != nil {
+			return nil, err
+		}
 		return []Change{{EventDeleted, agent, name, meta.Version}}, nil
 	})
 	return meta, err

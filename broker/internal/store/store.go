@@ -36,6 +36,7 @@ var (
 	bucketTrusted  = []byte("trusted")  // agent → control.TrustedFile, boxed
 	bucketSessions = []byte("sessions") // id → record, boxed
 	bucketSigning  = []byte("signing")  // "audit" → seed, boxed
+	bucketUsage    = []byte("usage")    // as bucketSecrets → uses (8 bytes), last (8 bytes); see Counter
 )
 
 // A Store is an open state directory. It is safe for concurrent use. Every change is on disk before the
@@ -50,6 +51,7 @@ type Store struct {
 	ring     *keyring.Ring // held by the one who holds agents.mu
 	current  atomic.Pointer[keys]
 	rotating sync.Mutex // held while Rotate runs
+	usage    usage
 
 	// Held by the one who holds agents.mu.
 	anchor  Anchor
@@ -150,7 +152,7 @@ func (s *Store) prepare() error {
 			}
 			return nil
 		}
-		for _, name := range [][]byte{bucketMeta, bucketPages, bucketSecrets, bucketTrusted, bucketSessions, bucketSigning} {
+		for _, name := range [][]byte{bucketMeta, bucketPages, bucketSecrets, bucketTrusted, bucketSessions, bucketSigning, bucketUsage} {
 			if _, err := tx.CreateBucket(name); err != nil {
 				return err
 			}
@@ -175,7 +177,7 @@ func (s *Store) Public() seal.PublicKey { return s.keys().newest().private.Publi
 func (s *Store) Close() error {
 	var err error
 	if s.db != nil {
-		err = s.db.Close()
+		err = errors.Join(s.FlushUsage(), s.db.Close())
 	}
 	return errors.Join(err, s.lock.Close())
 }

@@ -100,7 +100,7 @@ func (v *Verdict) versions(w *view, agent string, en *entry, known map[string]bo
 		raw, err := w.record(agent, en, n)
 		if err == nil {
 			v.Versions++
-			_, err = control.DecodeSealed(raw)
+			_, err = decodeVersion(raw)
 		}
 		if err != nil {
 			if err := collect(&v.Broken, err); err != nil {

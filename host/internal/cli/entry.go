@@ -21,7 +21,12 @@ const (
 	sourcePrompt
 	sourceInput
 	sourceFile
+	sourceEnvFile
 )
+
+func (s source) String() string {
+	return [...]string{"argument", "prompt", "standard input", "file", "env file"}[s]
+}
 
 // An entry is one secret that is being set.
 type entry struct {
@@ -31,6 +36,8 @@ type entry struct {
 	value    secret.Value
 	meta     control.Meta
 	prefixes []string // public prefixes of real values, by the preset
+
+	ifVersion int // that it must be at; -1: any
 }
 
 // parseEntry reads KEY=VALUE, KEY, KEY=- or KEY=@FILE.
@@ -39,7 +46,7 @@ func parseEntry(arg string) (*entry, error) {
 	if !control.ValidKey(key) {
 		return nil, usageError{&hintError{fmt.Errorf("%q is not a secret's name", key), "a name is " + control.KeyGrammar}}
 	}
-	e := &entry{key: key}
+	e := &entry{key: key, ifVersion: -1}
 	switch {
 	case !assigned:
 		e.source = sourcePrompt

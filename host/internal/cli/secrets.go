@@ -15,8 +15,8 @@ import (
 )
 
 func newSecretsCommand() *cobra.Command {
-	return group("secrets", "Set, list and delete an agent's secrets",
-		newSecretsSetCommand(), newSecretsListCommand(), newSecretsDeleteCommand(),
+	return group("secrets", "Set, list, revoke and delete an agent's secrets",
+		newSecretsSetCommand(), newSecretsListCommand(), newSecretsHistoryCommand(), newSecretsRevokeCommand(), newSecretsDeleteCommand(),
 		newSecretsSealCommand(), newSecretsImportCommand(), newSecretsExportCommand())
 }
 
@@ -29,7 +29,8 @@ func newSecretsListCommand() *cobra.Command {
 Without AGENT the secrets of all agents are listed. A secret that the agent's
 trusted file declares and that is not set is listed as missing. One that is too
 short for the guarantee is listed as weak, and one that was changed outside of
-torno as broken: it is refused until it is set anew or a backup is restored.`,
+torno as broken: it is refused until it is set anew or a backup is restored. One
+that expires within two weeks, has expired or was revoked is listed as that.`,
 		Example:           "  torno secrets list\n  torno secrets list my-agent --json",
 		ValidArgsFunction: completeAgents,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -71,7 +72,7 @@ func printSecrets(cmd *cobra.Command, infos []control.SecretInfo) error {
 			fmt.Fprintln(cmd.ErrOrStderr(), "torno:", config.EscapeControl(i.Broken))
 			continue
 		}
-		rows = append(rows, []string{i.Agent, i.Name, strconv.Itoa(i.Version), kindOf(i.Meta), audienceOf(i.Meta), age(i.Created)})
+		rows = append(rows, []string{i.Agent, i.Name, strconv.Itoa(i.Version), kindOf(i.Meta) + stateOf(&i, time.Now()), audienceOf(i.Meta), age(i.Created)})
 	}
 	return printTable(cmd.OutOrStdout(), []string{"AGENT", "NAME", "VERSION", "KIND", "GOES TO", "AGE"}, rows)
 }
@@ -85,10 +86,34 @@ func kindOf(m control.Meta) string {
 	if m.Expose != control.ExposeNone {
 		kind = "exposed"
 	}
+	if m.Rotation == control.RotationFollow {
+		kind += ", follow"
+	}
 	if m.Weak {
 		kind += ", weak"
 	}
+	if m.Overlap {
+		kind += ", overlaps what is exposed"
+	}
 	return kind
+}
+
+// expiresSoon is how long before a secret expires the list says so.
+const expiresSoon = 14 * 24 * time.Hour
+
+// stateOf says what else a person should know about the secret's newest version.
+func stateOf(i *control.SecretInfo, now time.Time) string {
+	left := i.Expires.Sub(now)
+	switch {
+	case !i.Revoked.IsZero():
+		return ", revoked"
+	case i.Expires.IsZero():
+	case left <= 0:
+		return ", expired"
+	case left < expiresSoon:
+		return ", expires in " + lasting(left)
+	}
+	return ""
 }
 
 // audienceOf says where the secret goes.
@@ -108,10 +133,15 @@ func audienceOf(m control.Meta) string {
 
 // age says how long ago t was, in its largest unit.
 func age(t time.Time) string {
-	d := time.Since(t)
-	switch {
-	case t.IsZero():
+	if t.IsZero() {
 		return "-"
+	}
+	return lasting(time.Since(t))
+}
+
+// lasting says how long d is, in its largest unit.
+func lasting(d time.Duration) string {
+	switch {
 	case d < time.Minute:
 		return fmt.Sprintf("%ds", max(0, int(d.Seconds())))
 	case d < time.Hour:

@@ -121,9 +121,10 @@ func sealSecrets(cmd *cobra.Command, to, agent string, args []string, s *setting
 	return err
 }
 
-// seal writes the entry, sealed as whichever version is next where it is imported.
+// seal writes the entry, sealed as whichever version is next where it is imported, or as the one behind
+// --if-version.
 func (e *entry) seal(w io.Writer, key seal.PublicKey) error {
-	e.meta.Version, e.meta.Created = 0, time.Now()
+	e.meta.Version, e.meta.Created = e.ifVersion+1, time.Now() // 0: whichever is next
 	s := control.SealedSecret{Meta: e.meta, KeyID: key.ID()}
 	err := e.value.Use(func(v []byte) (err error) {
 		s.Sealed, err = key.Seal(v, control.AssociatedData(s.Meta, s.KeyID))

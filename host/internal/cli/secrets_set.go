@@ -21,6 +21,8 @@ type setting struct {
 	scheme         string
 	expose         string
 	rotation       string
+	expires        string
+	ifVersion      int // -1: whatever it is at
 }
 
 func (s *setting) given() bool {
@@ -55,6 +57,12 @@ a new value for it needs them no more. --as takes SCHEME[:NAME=VALUE,…], where
   path:template=/bot{KEY}/   a part of the path
   cookie:name=N              a cookie
 
+Running sessions keep the version that they began with (--rotation pin), or take
+the new one with their next request (follow), as the version that they use says.
+With --expires requests are refused from then on; torno secrets list and torno
+run warn from two weeks before. --if-version N sets it only if it is at version
+N now, so that nobody's change is lost.
+
 A secret marked with --expose env is not proxied but becomes an environment
 variable inside the VM, visible to the agent's code.
 
@@ -83,6 +91,10 @@ func (s *setting) flags(cmd *cobra.Command) {
 	f.StringVar(&s.scheme, "as", "", "how it becomes a credential: `SCHEME[:NAME=VALUE,…]`")
 	f.StringVar(&s.expose, "expose", "", "\"env\": an environment variable inside the VM instead")
 	f.StringVar(&s.rotation, "rotation", "", "what running sessions do with a new version: pin (default) or follow")
+	f.StringVar(&s.expires, "expires", "", "refuse its use from then on: `30d`, 12h, 2027-01-31")
+	f.IntVar(&s.ifVersion, "if-version", -1, "set it only if it is at version `N` now; 0: if it was never set")
+	_ = cmd.RegisterFlagCompletionFunc("rotation", cobra.FixedCompletions([]string{"pin", "follow"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("expose", cobra.FixedCompletions([]string{"env"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("as", completeSchemes) // fails for an unknown flag
 }
 
@@ -91,8 +103,8 @@ func checkSetting(agent string, args []string, s *setting) error {
 	if !control.ValidAgent(agent) {
 		return usageError{&hintError{fmt.Errorf("%q is not an agent's name", agent), "a name is " + control.AgentGrammar}}
 	}
-	if s.given() && len(args) > 1 {
-		return usageError{&hintError{errors.New("--host, --header, --as and --expose go with exactly one KEY"), "set the others with a command of their own"}}
+	if (s.given() || s.ifVersion >= 0) && len(args) > 1 {
+		return usageError{&hintError{errors.New("--host, --header, --as, --expose and --if-version go with exactly one KEY"), "set the others with a command of their own"}}
 	}
 	return nil
 }
@@ -151,7 +163,7 @@ func (e *entry) describe(cmd *cobra.Command, c *client, agent string, s *setting
 
 // begin fills in what the secret is by its preset, of which there is at most one.
 func (e *entry) begin(agent string, s *setting, presets []control.Preset) {
-	e.meta = control.Meta{Agent: agent, Name: e.key, Rotation: control.Rotation(s.rotation)}
+	e.meta = control.Meta{Agent: agent, Name: e.key, Rotation: control.Rotation(s.rotation), By: setter(e.source)}
 	if len(presets) > 0 {
 		p := presets[0]
 		e.prefixes = p.Prefix
@@ -174,7 +186,13 @@ func (e *entry) complete(cmd *cobra.Command, s *setting) error {
 			return err
 		}
 	}
-	e.meta.Version, e.meta.Created = 1, time.Now()
+	e.meta.Version, e.meta.Created, e.ifVersion = 1, time.Now(), s.ifVersion
+	if s.expires != "" {
+		var err error
+		if e.meta.Expires, err = parseExpiry(s.expires, e.meta.Created); err != nil {
+			return usageError{fmt.Errorf("--expires: %w", err)}
+		}
+	}
 	if err := control.CheckMeta(e.meta); err != nil {
 		return usageError{fmt.Errorf("%s: %w", e.key, err)}
 	}
@@ -182,7 +200,7 @@ func (e *entry) complete(cmd *cobra.Command, s *setting) error {
 }
 
 // keepCustom takes over what flags said when the secret was set before: a new value goes where the old
-// one went. Presets are looked up afresh.
+// one went, and running sessions do with it what they did. Presets are looked up afresh.
 func (e *entry) keepCustom(ctx context.Context, c *client) error {
 	var infos []control.SecretInfo
 	if err := c.do(ctx, "GET", control.PathSecrets+"?"+url.Values{"agent": {e.meta.Agent}}.Encode(), nil, &infos); err != nil {
@@ -191,9 +209,9 @@ func (e *entry) keepCustom(ctx context.Context, c *client) error {
 	for _, i := range infos {
 		if i.Name == e.key && !i.Missing && i.Broken == "" && i.Preset == "" {
 			e.meta.Audience, e.meta.Inject, e.meta.Expose, e.meta.Preset = i.Audience, i.Inject, i.Expose, ""
-			if e.meta.Rotation == "" {
-				e.meta.Rotation = i.Rotation
-			}
+		}
+		if i.Name == e.key && !i.Missing && e.meta.Rotation == "" {
+			e.meta.Rotation = i.Rotation
 		}
 	}
 	return nil
@@ -326,7 +344,7 @@ func (e *entry) nextVersion(ctx context.Context, c *client) error {
 		return err
 	}
 	e.meta.Version = next.Version
-	return nil
+	return e.checkVersion(next.Version - 1)
 }
 
 // announce says what was set, and what everybody should know about it.
@@ -345,6 +363,9 @@ func announce(cmd *cobra.Command, entries []*entry) {
 			continue
 		}
 		fmt.Fprintf(out, "%s: set, version %d, goes to %s as %s\n", e.key, m.Version, audienceOf(m), kindOf(m))
+		if !m.Expires.IsZero() {
+			fmt.Fprintf(out, "%s: expires %s\n", e.key, moment(m.Expires))
+		}
 		if m.Weak {
 			fmt.Fprintf(notes, "%s: weak (fewer than 16 random bytes): outside the guarantee\n", e.key)
 		}

@@ -79,7 +79,10 @@ func TestSetFlags(t *testing.T) {
 		c.want.Agent, c.want.Version = "my-agent", 1
 		c.want.Name, _, _ = strings.Cut(c.args[0], "=")
 		got := b.metas[0]
-		got.Created = time.Time{}
+		if got.By != setter(sourceArgument) {
+			t.Errorf("%q: set by %q", c.args, got.By)
+		}
+		got.Created, got.By = time.Time{}, ""
 		if diff := cmp.Diff(c.want, got); diff != "" {
 			t.Errorf("%q (-want +got):\n%s", c.args, diff)
 		}
@@ -266,4 +269,24 @@ func ExampleRun_errors() {
 	// torno: --agent "A" is not an agent's name
 	// hint: torno run --agent NAME -- CMD; a name is a to z, 0 to 9 and hyphens, at most 63, no hyphen first
 	// 2
+}
+
+func TestParseExpiry(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.Local)
+	for text, want := range map[string]time.Time{
+		"30d": now.AddDate(0, 0, 30), "12h": now.Add(12 * time.Hour), "1h30m": now.Add(90 * time.Minute),
+		"2026-03-01":           time.Date(2026, 3, 2, 0, 0, 0, 0, time.Local),
+		"2026-03-01 18:00":     time.Date(2026, 3, 1, 18, 0, 0, 0, time.Local),
+		"2026-03-02T18:00:00":  time.Date(2026, 3, 2, 18, 0, 0, 0, time.Local),
+		"2026-03-03T18:00:00Z": time.Date(2026, 3, 3, 18, 0, 0, 0, time.UTC),
+	} {
+		if got, err := parseExpiry(text, now); err != nil || !got.Equal(want) {
+			t.Errorf("%s: %v, %v, want %v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "d", "0d", "-1d", "60001d", "1.5d", "99999999999999999999d", "-1h", "0h", "tomorrow", "2026-02-28", "2026-03-01 11:59", "2026-13-01", "2026-02-30", "30"} {
+		if got, err := parseExpiry(text, now); err == nil {
+			t.Errorf("%q: %v, want an error", text, got)
+		}
+	}
 }

@@ -91,6 +91,12 @@ func printSession(cmd *cobra.Command, i *control.SessionInfo) error {
 		if s.Placeholder {
 			text += ", placeholder"
 		}
+		if s.Rotation == control.RotationFollow {
+			text += ", follows new versions"
+		}
+		if s.State != "" {
+			text += ", " + string(s.State)
+		}
 		secrets = append(secrets, text)
 	}
 	ended := "-"
