@@ -43,6 +43,9 @@ func (x *exchange) content() (body, error) {
 			return b, err
 		}
 	}
+	if err := x.within.Up(len(b.first)); err != nil {
+		return b, x.exceeded(err)
+	}
 	if b.whole && b.length < 0 {
 		b.length = int64(len(b.first))
 	}
@@ -53,7 +56,7 @@ func (x *exchange) content() (body, error) {
 // should, the upstream must not wait for the rest; where the upstream takes no more, its response is still
 // to be read.
 func (x *exchange) upload(up *upstream.Exchange, b body) error {
-	from := &guestContent{r: x.st.r}
+	from := &guestContent{r: x.upward(x.st.r)}
 	err := x.send(up, b, from)
 	if from.err != nil || errors.Is(err, http1.ErrShort) || errors.Is(err, http1.ErrLong) {
 		up.Abort()

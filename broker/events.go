@@ -25,6 +25,8 @@ const (
 	eventEnded      = "session_ended"
 	eventAbandoned  = "session_abandoned"
 	eventExpired    = "session_expired"
+	eventIdle       = "session_idle"
+	eventOver       = "session_over"
 	eventRevoked    = "session_revoked"
 	eventResumed    = "session_resumed"
 	eventRevokedUse = "session_secret_revoked"

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"torno.internal/broker/internal/audit"
 	"torno.internal/broker/internal/credential"
+	"torno.internal/broker/internal/limit"
 	"torno.internal/broker/internal/policy"
 	"torno.internal/broker/internal/upstream"
 	"torno.internal/protocol"
@@ -26,13 +28,15 @@ type exchange struct {
 	http2     bool   // the workload speaks HTTP/2, as the guest tells it
 	dialled   string // the address that the workload connected to, as the guest tells it
 	decision  policy.Decision
-	asks      bool            // a person has to decide
-	approval  string          // what they said, and as whom
-	use       *credential.Use // nil: no secret is bound to this origin
-	bare      bool            // this path does not get the credential, but neither the workload's own
-	guarded   *guarded        // nil: no secret is bound to this authority, answers pass as they are
-	read      bool            // the guest's request was read to its end
-	coding    string          // of the answer's content, which is decoded; empty: none, or left as it is
+	asks      bool   // a person has to decide
+	approval  string // what they said, and as whom
+	within    *limit.Use
+	over      atomic.Pointer[limit.Exceeded] // the limit that it is beyond
+	use       *credential.Use                // nil: no secret is bound to this origin
+	bare      bool                           // this path does not get the credential, but neither the workload's own
+	guarded   *guarded                       // nil: no secret is bound to this authority, answers pass as they are
+	read      bool                           // the guest's request was read to its end
+	coding    string                         // of the answer's content, which is decoded; empty: none, or left as it is
 	id        audit.ID
 	outcome   audit.Outcome
 	interims  interims
@@ -53,7 +57,16 @@ const earlyWait = 2 * time.Second
 func (s *live) exchange(ctx context.Context, st *stream) (reusable bool, err error) {
 	x := &exchange{s: s, st: st, req: &st.req, started: time.Now()}
 	s.stats.requests.Add(1)
+	s.stats.busy.Add(1)
+	defer func() {
+		x.within.End()
+		s.stats.active.Store(time.Now().UnixNano())
+		s.stats.busy.Add(-1)
+	}()
 	if err := x.judge(); err != nil {
+		return x.refuse(err)
+	}
+	if err := x.limit(); err != nil {
 		return x.refuse(err)
 	}
 	if x.asks {
@@ -224,7 +237,7 @@ func (x *exchange) refuse(err error) (bool, error) {
 func (x *exchange) answer(reason protocol.Reason) error {
 	resp, content := protocol.Refusal(reason)
 	if resp.Status == 503 || resp.Status == 429 {
-		resp.Fields = append(resp.Fields, protocol.Field{Name: "retry-after", Value: "1"})
+		resp.Fields = append(resp.Fields, protocol.Field{Name: "retry-after", Value: x.retryAfter()})
 	}
 	if err := x.st.w.WriteResponse(&resp); err != nil {
 		return err
@@ -342,6 +355,7 @@ func (x *exchange) finish(up *upstream.Exchange, uploadErr error, clean bool, er
 	switch {
 	case err != nil || !clean:
 		x.outcome.Aborted = err != nil
+		x.cutByLimit()
 		return false, err
 	case uploadErr == nil:
 		up.Release(true)
@@ -372,6 +386,9 @@ func join(uploaded <-chan error) (err error, ended bool) {
 // fail answers an exchange that was begun and got no response.
 func (x *exchange) fail(err error) error {
 	reason := reasonOf(err)
+	if e := x.over.Load(); e != nil { // whatever came of it
+		reason = e.Reason
+	}
 	x.outcome.Reason = reason.String()
 	x.outcome.Status = reason.Status()
 	x.s.log.Info("exchange failed", "authority", x.name, "reason", reason.String(), "err", err)

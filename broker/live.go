@@ -47,6 +47,9 @@ type live struct {
 	exposed *redact.Matcher // of the values that the workload was given; nil: none was
 	watch   watch
 
+	bounds      []bound
+	idle, total int // seconds; 0: unbounded
+
 	granting sync.Mutex // held while grants changes
 	grants   atomic.Pointer[[]policy.Grant]
 
@@ -68,6 +71,8 @@ type stats struct {
 	forward, channel            atomic.Int64 // streams open now
 	masked                      atomic.Int64 // runs of secrets in answers
 	last                        atomic.Pointer[decided]
+	busy                        atomic.Int64 // exchanges that are open now
+	active                      atomic.Int64 // when one ended last, in nanoseconds since 1970
 }
 
 func (s *stats) count(o *audit.Outcome) {
@@ -154,6 +159,7 @@ func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 	s.paths, s.cookies = p.paths, b.cfg.Operator.Agents[s.agent].Cookies == control.CookiesPass
 	s.suspended.Store(record.Suspended())
 	s.loadGrants()
+	s.bounds, s.idle, s.total = limiters(p.bounds), p.idle, p.total
 	s.ctx, s.cancel = context.WithDeadline(context.Background(), record.Expires())
 	err = b.allowPrivate(s)
 	if err == nil {
@@ -215,6 +221,7 @@ func (s *live) run() {
 	stop := context.AfterFunc(s.ctx, func() { s.ln.Close() })
 	defer stop()
 	s.wg.Go(s.endAbandoned)
+	s.deadlines(s.idle, s.total)
 	s.wg.Go(func() { s.watch.run(s.ctx) })
 	s.acceptAll()
 	if errors.Is(s.ctx.Err(), context.DeadlineExceeded) {
@@ -341,6 +348,7 @@ func (s *live) info() control.SessionInfo {
 		i.State = "suspended"
 	}
 	i.Secrets = s.uses()
+	i.Limits = s.limits()
 	i.Streams = int(s.stats.forward.Load() + s.stats.channel.Load())
 	if last := s.stats.last.Load(); last != nil {
 		i.Last = last.String()

@@ -17,12 +17,16 @@ import (
 // A plan is what a session of an agent would be: which secrets, in which versions, under which policy.
 // Making one opens no secret.
 type plan struct {
-	agent  string
-	file   control.AgentPolicy
-	metas  []control.Meta // the secrets in use, by name
-	unused []string       // for people: secrets that are not, and why
-	policy *policy.Policy
-	paths  map[string]policy.Paths // by secret: which requests to its audience get it
+	agent   string
+	file    control.AgentPolicy
+	metas   []control.Meta // the secrets in use, by name
+	unused  []string       // for people: secrets that are not, and why
+	policy  *policy.Policy
+	paths   map[string]policy.Paths // by secret: which requests to its audience get it
+	ceiling *control.Ceiling        // the operator's; nil: none
+	bounds  []bound
+	idle    int // seconds; 0: unbounded
+	total   int // as well
 }
 
 // plan returns the plan for agent under file. Without a file all of the agent's secrets are in use and
@@ -96,8 +100,12 @@ func (b *Broker) compile(p *plan) error {
 	if c, ok := b.cfg.Operator.Agents[p.agent]; ok {
 		ceiling = &c
 	}
+	p.ceiling = ceiling
 	if p.policy, err = policy.Compile(p.file, ceiling, origins); err != nil {
 		return &control.Error{Code: control.CodeInvalid, Message: err.Error(), Hint: "docs/rules.md has the grammar of rules"}
+	}
+	if err := p.compileLimits(ceiling); err != nil {
+		return err
 	}
 	return p.compilePresets(ceiling)
 }
@@ -189,19 +197,24 @@ func (p *plan) check(req control.PolicyCheck) (control.PolicyVerdict, error) {
 	if d.Reason != protocol.ReasonNone {
 		v.Reason = d.Reason.String()
 	}
-	if d.Verdict != policy.Allow {
+	p.explain(&v, reading{method, path}, scheme, a)
+	if d.Verdict != policy.Allow && d.Verdict != policy.Ask || scheme == "" {
 		return v, nil
 	}
 	set, err := p.set(nil)
 	if err != nil {
 		return v, err
 	}
-	v.Guarded = scheme == "https" && len(set.Bound(a)) > 0
+	bound := set.Bound(a)
+	v.Guarded = scheme == "https" && len(bound) > 0
 	use, err := set.Select(a, scheme, nil)
 	if err != nil {
 		v.Verdict, v.Reason = policy.Deny.String(), reasonOf(err).String()
 	} else if use != nil && p.paths[use.Name].Cover(method, path) {
 		v.Secret, v.Version = use.Name, use.Version
+	}
+	if v.Guarded {
+		p.answers(&v, bound)
 	}
 	return v, nil
 }

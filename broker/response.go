@@ -43,7 +43,7 @@ func (x *exchange) deliver(up *upstream.Exchange, resp *protocol.Response) (clea
 		defer s.close()
 		content = s
 	}
-	n, err := bhttp.Copy(x.st.w, content, func(total int64) error {
+	n, err := bhttp.Copy(x.st.w, x.downward(content), func(total int64) error {
 		if total == left {
 			return nil // the end goes out together with the last piece
 		}

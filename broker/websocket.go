@@ -74,7 +74,7 @@ type duplex interface {
 // of one direction is passed on as its half-close.
 func (x *exchange) splice(conn duplex, abort func(), from io.Reader) error {
 	uploaded := x.s.beside(func() error {
-		n, err := bhttp.Copy(conn, x.st.r, func(int64) error { return nil })
+		n, err := bhttp.Copy(conn, x.upward(x.st.r), func(int64) error { return nil })
 		x.outcome.BytesUp = n
 		if err == nil {
 			err = conn.CloseWrite()
@@ -84,13 +84,14 @@ func (x *exchange) splice(conn duplex, abort func(), from io.Reader) error {
 		}
 		return err
 	}, abort)
-	n, err := bhttp.Copy(x.st.w, from, func(int64) error { return x.st.w.Flush() })
+	n, err := bhttp.Copy(x.st.w, x.downward(from), func(int64) error { return x.st.w.Flush() })
 	x.outcome.BytesDown = n
 	if err == nil {
 		err = x.st.w.Close(nil)
 	}
 	if err != nil {
 		x.outcome.Aborted = true
+		x.cutByLimit()
 		x.st.conn.Close()
 		abort()
 	}

@@ -30,6 +30,8 @@ const (
 	ReasonReflection
 	ReasonStreamsExhausted
 	ReasonRateLimited
+	ReasonConcurrencyLimited
+	ReasonBytesLimited
 	ReasonRevoked
 	ReasonExpired
 	ReasonSessionEnded
@@ -83,6 +85,8 @@ var reasonTable = [reasonCount]reasonRow{
 	ReasonReflection:          {"reflection", 403, "Hosts repeated this session's secrets too often, so the session is suspended; the operator should look, and torno sessions resume continues it."},
 	ReasonStreamsExhausted:    {"streams_exhausted", 503, "Too many requests are open at once; try again shortly."},
 	ReasonRateLimited:         {"rate_limited", 429, "The session's rate limit is reached; try again shortly."},
+	ReasonConcurrencyLimited:  {"concurrency_limited", 429, "Too many of the session's requests are open at once; try again when one has ended."},
+	ReasonBytesLimited:        {"bytes_limited", 429, "The session has used up its bytes for now; try again later."},
 	ReasonRevoked:             {"revoked", 403, "The secret or session was revoked."},
 	ReasonExpired:             {"expired", 403, "The secret has expired; the operator sets a new value with torno secrets set."},
 	ReasonSessionEnded:        {"session_ended", 403, "This session has ended; start a new one."},

@@ -240,6 +240,7 @@ type AgentPolicy struct {
 	Secret   map[string]Assertion `json:"secret,omitempty"`
 	Workload WorkloadPolicy       `json:"workload"`
 	Egress   Egress               `json:"egress"`
+	Limits   AgentLimits          `json:"limits"`
 }
 
 // An Assertion repeats what is sealed with a secret; it must be equal or narrower, else the session
@@ -339,10 +340,11 @@ type ConfigEgress struct {
 
 // A Ceiling bounds what an agent's own file may ask for. The zero value allows any public host.
 type Ceiling struct {
-	Egress       *Egress  `json:"egress,omitempty"`
-	AllowPrivate []string `json:"allow_private,omitempty"`
-	Cookies      string   `json:"cookies,omitempty"` // Set-Cookie from hosts that a secret is bound to: CookiesStrip (default) or CookiesPass
-	Minting      string   `json:"minting,omitempty"` // the endpoints that presets deny: MintingDeny (default) or MintingPass
+	Egress       *Egress     `json:"egress,omitempty"`
+	AllowPrivate []string    `json:"allow_private,omitempty"`
+	Limits       AgentLimits `json:"limits"`
+	Cookies      string      `json:"cookies,omitempty"` // Set-Cookie from hosts that a secret is bound to: CookiesStrip (default) or CookiesPass
+	Minting      string      `json:"minting,omitempty"` // the endpoints that presets deny: MintingDeny (default) or MintingPass
 }
 
 // Whether a workload may have credentials that it got with a secret, and that outlive the session.
@@ -422,7 +424,8 @@ type SessionInfo struct {
 	BytesDown   uint64             `json:"bytes_down"`
 	Streams     int                `json:"streams"` // open now
 	Last        string             `json:"last,omitempty"`
-	Grants      []string           `json:"grants,omitempty"`  // what a person has allowed for the rest of the session, as rules
+	Grants      []string           `json:"grants,omitempty"` // what a person has allowed for the rest of the session, as rules
+	Limits      *AgentLimits       `json:"limits,omitempty"`
 	Machine     *Machine           `json:"machine,omitempty"` // of torno run
 	Console     string             `json:"console,omitempty"` // what it said last; not escaped
 }
@@ -486,4 +489,21 @@ type PolicyVerdict struct {
 	Version   int    `json:"version,omitempty"`   // and its version
 	Guarded   bool   `json:"guarded,omitempty"`   // a secret is bound to the authority, so answers are masked
 	Candidate string `json:"candidate,omitempty"` // other secrets for this origin, if ambiguous
+
+	Lists    []PolicyList `json:"lists,omitempty"`    // in the order in which they are asked; none: the request itself is refused
+	Readings int          `json:"readings,omitempty"` // how many ways servers may read the path; all must get one verdict
+	Inject   *Injector    `json:"inject,omitempty"`   // how the secret goes into the request
+	Ranges   bool         `json:"ranges,omitempty"`   // with Guarded: Range passes, since answers are large files
+	Cookies  string       `json:"cookies,omitempty"`  // with Guarded: whether Set-Cookie passes
+	Limits   *AgentLimits `json:"limits,omitempty"`   // those that apply
+	Grant    string       `json:"grant,omitempty"`    // with "ask": what allowing it for the session would allow
+}
+
+// A PolicyList says what one list of one file has on a request.
+type PolicyList struct {
+	File    string `json:"file"`
+	List    string `json:"list"`
+	Rules   int    `json:"rules"`             // in the list
+	Rule    string `json:"rule,omitempty"`    // the first that matches
+	Decides bool   `json:"decides,omitempty"` // for its file; a request must pass both
 }

@@ -3,6 +3,8 @@ package cli
 import (
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +22,9 @@ func newPolicyCheckCommand() *cobra.Command {
 		Use:   "check AGENT METHOD URL",
 		Short: "Say what would happen to one request, and why",
 		Long: `Say what would happen to one request, and why. Nothing is sent.
+
+All lists are shown in the order in which they are asked: which rule decides for
+each file, and which would have if it had not. A request must pass both files.
 
 If the working directory has a torno.toml of this agent, the request is judged
 by it as it stands, trusted or not; else by the agent's trusted file, or none.
@@ -78,29 +83,77 @@ func printVerdict(cmd *cobra.Command, v *control.PolicyVerdict) error {
 	if v.Rule != "" {
 		why += ", rule " + v.Rule
 	}
-	answers := "pass as they are"
-	switch {
-	case v.Verdict == "tunnel":
-		answers = "nobody looks into a tunnel: no credential, no masking"
-	case v.Guarded:
-		answers = "searched for the secrets that are bound to this host, and masked"
-	case v.Verdict != "allow":
-		answers = ""
+	if v.Readings > 1 {
+		why += fmt.Sprintf("; servers may read the path in %d ways", v.Readings)
 	}
 	credential := "none"
 	if v.Secret != "" {
 		credential = fmt.Sprintf("%s version %d", v.Secret, v.Version)
 	}
-	for _, row := range [][2]string{
-		{"verdict", v.Verdict}, {"because", why}, {"reason", v.Reason},
-		{"authority", v.Authority}, {"path", v.Path}, {"credential", credential}, {"answers", answers},
-	} {
-		if row[1] == "" {
+	rows := [][2]string{
+		{"verdict", v.Verdict}, {"because", why}, {"reason", v.Reason}, {"authority", v.Authority}, {"path", v.Path},
+		{"credential", credential}, {"injector", injectorOf(v.Inject)}, {"answers", answersOf(v)},
+		{"--session", v.Grant}, {"limits", boundsOf(v.Limits)},
+	}
+	rows = append(rows, ruleLimitsOf(v.Limits)...)
+	return printRows(cmd.OutOrStdout(), "", append(rows, listsOf(v.Lists)...))
+}
+
+// injectorOf says where in a request the credential goes.
+func injectorOf(in *control.Injector) string {
+	if in == nil {
+		return ""
+	}
+	names := []string{in.Scheme}
+	for _, f := range in.Fields {
+		names = append(names, f.Name)
+	}
+	return strings.Join(names, " ")
+}
+
+// answersOf says what happens to what comes back.
+func answersOf(v *control.PolicyVerdict) string {
+	switch {
+	case v.Verdict == "tunnel":
+		return "nobody looks into a tunnel: no credential, no masking"
+	case v.Guarded:
+		text := "searched for the secrets that are bound to this host, and masked; "
+		if v.Ranges {
+			text += "Range passes"
+		} else {
+			text += "Range is removed"
+		}
+		if v.Cookies == control.CookiesPass {
+			return text + ", Set-Cookie passes"
+		}
+		return text + ", Set-Cookie is removed"
+	case v.Verdict != "allow" && v.Verdict != "ask":
+		return ""
+	}
+	return "pass as they are"
+}
+
+// listsOf shows the lists that have rules, those that match and those that decide.
+func listsOf(lists []control.PolicyList) [][2]string {
+	var rows [][2]string
+	file := ""
+	for _, l := range lists {
+		if l.Rules == 0 && !l.Decides && l.List != "default" {
 			continue
 		}
-		if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%-11s %s\n", row[0], config.EscapeControl(row[1])); err != nil {
-			return err
+		text := fmt.Sprintf("%-12s %s", l.List, "none of "+strconv.Itoa(l.Rules)+" matches")
+		switch {
+		case l.Decides:
+			text = fmt.Sprintf("%-12s %s  <- decides", l.List, l.Rule)
+		case l.Rule != "":
+			text = fmt.Sprintf("%-12s %s  would have", l.List, l.Rule)
 		}
+		name := l.File
+		if name == file {
+			name = " "
+		}
+		file = l.File
+		rows = append(rows, [2]string{name, text})
 	}
-	return nil
+	return rows
 }

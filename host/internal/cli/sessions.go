@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -58,8 +59,9 @@ func newSessionsShowCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "show ID", Short: "Show all about one session", Args: exactArgs(1), ValidArgsFunction: completeSessions,
 		Long: `Show all about one session: its command, the versions of the secrets that it
-uses, what it asked for so far and what it was refused, the VM that it runs in
-and what that said last on its console. Sessions that have ended can be shown
+uses, what it asked for so far and what it was refused, what a person has
+allowed for its whole time, its limits, the VM that it runs in and what that
+said last on its console. Sessions that have ended can be shown
 too.`,
 		Example: "  torno sessions show 01m8588eq2zh04vw8qn948688n",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -111,15 +113,21 @@ func printSession(cmd *cobra.Command, i *control.SessionInfo) error {
 	if m := i.Machine; m != nil {
 		machine = fmt.Sprintf("%s by %s, image %s, kernel %s, %d MiB, %d vCPU", m.Kind, m.Accel, m.Image, m.Kernel, m.Memory>>20, m.CPUs)
 	}
-	for _, row := range [][2]string{
+	rows := [][2]string{
 		{"session", i.ID}, {"agent", i.Agent}, {"state", i.State}, {"isolation", string(i.Isolation)},
 		{"machine", machine}, {"identity", i.Identity}, {"contained", i.Containment}, {"command", command},
-		{"created", i.Created.Local().Format("2006-01-02 15:04:05")}, {"ended", ended},
+		{"created", i.Created.Local().Format("2006-01-02 15:04:05") + ", " + age(i.Created) + " ago"}, {"ended", ended},
 		{"secrets", strings.Join(secrets, "; ")},
 		{"requests", fmt.Sprintf("%d, %d refused", i.Requests, i.Refused)},
 		{"bytes", fmt.Sprintf("%d up, %d down", i.BytesUp, i.BytesDown)},
-		{"allowed", strings.Join(i.Grants, "; ")}, {"streams", strconv.Itoa(i.Streams)}, {"last", i.Last},
-	} {
+		{"limits", cmp.Or(boundsOf(i.Limits), "-")},
+	}
+	rows = append(rows, ruleLimitsOf(i.Limits)...)
+	for _, g := range i.Grants {
+		rows = append(rows, [2]string{"granted", g})
+	}
+	rows = append(rows, [2]string{"streams", strconv.Itoa(i.Streams)}, [2]string{"last", i.Last})
+	for _, row := range rows {
 		if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%-10s %s\n", row[0], config.EscapeControl(row[1])); err != nil {
 			return err
 		}

@@ -40,6 +40,7 @@ func ParseAgent(file string, b []byte) (control.AgentPolicy, error) {
 	p.Workload.User, _ = workload.choice("user", protocol.UserAgent, protocol.UserRoot)
 	workload.done()
 	p.Egress = readEgress(t.table("egress"))
+	p.Limits = readAgentLimits(t.table("limits"))
 	t.done()
 	if err := newErrors(file, t.doc.problems); err != nil {
 		return control.AgentPolicy{}, err

@@ -165,6 +165,7 @@ func readCeilings(t *table) map[string]control.Ceiling {
 			e := readEgress(agent.table("egress"))
 			c.Egress = &e
 		}
+		c.Limits = readAgentLimits(agent.table("limits"))
 		agent.known = append(agent.known, "egress")
 		agent.done()
 		if out == nil {

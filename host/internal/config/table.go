@@ -124,6 +124,22 @@ func (t *table) count(key string) int {
 	return int(n)
 }
 
+// rate returns the number at key, which may have a fraction and must be from minRate to maxCount, or 0 if there is none.
+func (t *table) rate(key string) float64 {
+	if n, ok := t.tree[key].(int64); ok {
+		t.tree[key] = float64(n)
+	}
+	n, ok := value[float64](t, key, "a number")
+	if ok && (!(n >= minRate) || n > maxCount) {
+		t.fail(t.at(key), "%s is %v, not from %v to %d", dotted(t.at(key)), n, minRate, maxCount)
+		return 0
+	}
+	return n
+}
+
+// minRate is the smallest rate of a file: about one a day.
+const minRate = 1e-5
+
 // eachText calls f with every string of the array at key, and where it stands.
 func (t *table) eachText(key string, f func(at []string, s string)) {
 	list, _ := value[[]any](t, key, "an array of strings")
