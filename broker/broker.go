@@ -96,9 +96,7 @@ func Open(cfg Config) (*Broker, error) {
 	if err := b.anchorStore(); err != nil {
 		return nil, errors.Join(err, b.audit.Close(), b.store.Close())
 	}
-	if err := b.recordStart(); err != nil {
-		return nil, errors.Join(fmt.Errorf("recording the start: %w", err), b.audit.Close(), b.store.Close())
-	}
+	b.recordStart()
 	b.upstream = upstream.New(uc)
 	b.desk = approval.New(approval.Options{
 		Timeout:    time.Duration(cfg.Operator.Limits.AskSeconds) * time.Second,

@@ -22,7 +22,7 @@ type disk struct {
 	since time.Time     // when the oldest line was written that is not known to be there; zero: all are
 	chain chain         // the last line that is known to be there
 	err   error         // why the last attempt failed
-	lost  error         // what was written can't be read back: nothing may follow it
+	lost  error         // what was written can't be read back: nothing new may happen
 	round chan struct{} // closed when an attempt ends
 	kick  chan struct{} // asks for one
 }

@@ -103,7 +103,7 @@ func TestAttack37FailingSync(t *testing.T) {
 	}
 }
 
-// Where the lines can't be read back either, nothing may follow them.
+// Where the lines can't be read back either, nothing new happens.
 func TestAttack37LostRecords(t *testing.T) {
 	dir, disk := t.TempDir(), &slowDisk{}
 	l := openLog(t, dir, Options{RecordsPerSecond: plenty, sync: disk.sync})

@@ -56,6 +56,12 @@ func TestRetentionBytes(t *testing.T) {
 	if !v.OK || v.First < 100 || len(v.Notes) != 1 || v.Records != v.Last-v.First+1 {
 		t.Errorf("verdict %+v", v)
 	}
+	if c, err := LastCommit(dir); err != nil || c.Commit != 41 {
+		t.Errorf("the last commit that is found: %+v, %v", c, err)
+	}
+	if c, err := CommitsSince(dir, 0); err != nil || len(c) > 0 {
+		t.Errorf("commits whose records were deleted: %+v, %v", c, err)
+	}
 	l = openLog(t, dir, Options{})
 	if l.commit != 41 || len(l.manifest) != 64 {
 		t.Errorf("the store's last commit is forgotten: %d, %q", l.commit, l.manifest)

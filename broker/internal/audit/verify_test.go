@@ -228,3 +228,20 @@ func TestVerifyWhileWriting(t *testing.T) {
 	must(t, l.Close())
 	holds(t, dir, 4000)
 }
+
+func BenchmarkVerify(b *testing.B) {
+	const records = 20_000
+	dir := b.TempDir()
+	l := openLog(b, dir, Options{RecordsPerSecond: plenty, BytesPerHour: plenty})
+	for range records / 2 {
+		id, err := l.Begin(request("/v1/messages"))
+		must(b, err)
+		must(b, l.End(id, &Outcome{Status: 200}))
+	}
+	must(b, l.Close())
+	b.ReportAllocs()
+	for b.Loop() {
+		verified(b, dir)
+	}
+	b.ReportMetric(float64(records)*float64(b.N)/b.Elapsed().Seconds(), "records/s")
+}
