@@ -133,7 +133,7 @@ func (b *Broker) Serve(ctx context.Context) error {
 		accepting.Go(func() { b.serveVSOCK(ctx) })
 	}
 	srv := &http.Server{
-		Handler:           b.touching(b.handler()),
+		Handler:           b.touching(b.router()),
 		ReadHeaderTimeout: 10 * time.Second,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ConnContext:       ctlserver.WithConn,

@@ -12,9 +12,9 @@ import (
 	"torno.internal/protocol/control"
 )
 
-// handler routes the control API. Every path is listed in protocol/control.
-func (b *Broker) handler() http.Handler {
-	mux := http.NewServeMux()
+// router routes the control API. Every path is listed in protocol/control.
+func (b *Broker) router() *ctlserver.Router {
+	mux := ctlserver.NewRouter(b.log)
 	mux.Handle("GET "+control.PathHealth, ctlserver.Get(b.log, b.health))
 	mux.Handle("GET "+control.PathPublicKey, ctlserver.Get(b.log, b.publicKey))
 	mux.Handle("GET "+control.PathKey, ctlserver.Get(b.log, b.keyInfo))

@@ -46,14 +46,14 @@ func (e *Error) Error() string { return e.Message }
 
 // The codes of an Error.
 const (
-	CodeNotFound      = "not_found"
-	CodeConflict      = "conflict"
-	CodeInvalid       = "invalid"
-	CodeBusy          = "busy"
-	CodeMissingSecret = "missing_secret"
-	CodeUntrusted     = "untrusted"
-	CodeTampered      = "tampered"
-	CodeInternal      = "internal"
+	CodeNotFound      = "not_found"      // there is no such session, secret, file, request that waits, or request of the API
+	CodeConflict      = "conflict"       // something else came first, or the state of the thing does not allow it
+	CodeInvalid       = "invalid"        // the request is malformed, or asks for what can't be
+	CodeBusy          = "busy"           // too much at once, or the broker is ending: try again
+	CodeMissingSecret = "missing_secret" // the agent file declares a secret that is not set
+	CodeUntrusted     = "untrusted"      // the agent file is not approved, or has changed since
+	CodeTampered      = "tampered"       // something was changed outside of torno
+	CodeInternal      = "internal"       // the broker failed; its log says why
 )
 
 // Health says that the broker is there, and which one.
