@@ -222,7 +222,7 @@ func TestVMAttack8LeakIsCaught(t *testing.T) {
 	if r.code != 125 || len(proofs) == 0 || proofs[len(proofs)-1].Outcome != "leak" {
 		t.Errorf("exit %d, proofs %+v, stderr %q", r.code, proofs, r.stderr)
 	}
-	if out := h.must("audit", "tail", "--last", "5"); !strings.Contains(out, "proof_leak") {
+	if out := h.must("audit", "tail", "--last", "20"); !strings.Contains(out, "proof_leak") {
 		t.Errorf("the audit does not tell:\n%s", out)
 	}
 	if strings.Contains(r.stderr+r.stdout, anthropicKey[20:40]) {

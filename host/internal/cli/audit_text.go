@@ -32,7 +32,7 @@ func describe(r *control.AuditRecord) recordLine {
 	}
 	switch r.Type {
 	case control.AuditBegin:
-		return recordLine{head(">") + r.Agent + " ", requestOf(r), secretOf(r, " with ") + because(r)}
+		return recordLine{head(">") + r.Agent + " ", requestOf(r), secretOf(r, " with ")}
 	case control.AuditRefused:
 		return recordLine{head("!") + r.Agent + " ", requestOf(r), " refused: " + r.Reason + because(r)}
 	case control.AuditEnd:
