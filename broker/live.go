@@ -329,7 +329,7 @@ var errPanicked = errors.New("panicked")
 func (s *live) revoke() error {
 	err := s.record.Revoke()
 	s.cancel()
-	return err
+	return errors.Join(err, s.b.store.KeepSessions())
 }
 
 // end ends the session in the ordinary way: its workload has ended.

@@ -199,10 +199,10 @@ func (h *house) churn(round, version int, stop chan struct{}) (got [2]int) {
 		default:
 		}
 		args := []string{"secrets", "set", "my-agent", "ANTHROPIC_API_KEY=" + anthropicKey}
-		switch {
-		case i%4 == 3:
+		switch i % 4 {
+		case 3:
 			args = []string{"key", "rotate"}
-		case i%4 == 2:
+		case 2:
 			args = []string{"secrets", "set", "passing", fmt.Sprintf("K_%d=%s", round, customKey), "--host", "api.example.org"}
 		}
 		cmd := h.command(args...)
