@@ -405,6 +405,9 @@ type SessionCreated struct {
 	Warnings []string `json:"warnings,omitempty"`
 }
 
+// SessionWaiting is the state of a session whose guest has not said hello.
+const SessionWaiting = "waiting"
+
 // SessionInfo is what sessions list and show print.
 type SessionInfo struct {
 	ID          string             `json:"id"`
