@@ -209,6 +209,7 @@ func (b *Broker) allowPrivate(s *live) error {
 		return fmt.Errorf("allow_private of agent %s: %w", s.agent, err)
 	}
 	b.upstream.AllowPrivate(s.id, prefixes)
+	b.upstream.AllowPrivate(tokenPool(s.agent), prefixes)
 	return nil
 }
 

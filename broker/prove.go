@@ -75,9 +75,10 @@ func (s *live) wanted() (*redact.Matcher, control.Proof, error) {
 		return nil, control.Proof{}, noSession(s.id)
 	}
 	proxied, exposed := s.secrets().Proxied()
-	var secrets []redact.Secret
+	secrets, wipe := searched(proxied)
+	defer wipe()
 	for _, sec := range proxied {
-		secrets = append(secrets, redact.Secret{Value: sec.Value, Prefixes: sec.Preset().Prefix})
+		secrets = append(secrets, liveTokens(s.b.mints, &sec.Meta)...)
 	}
 	strong, weak := redact.Strong(secrets)
 	matcher := redact.NewMatcher(strong)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"os"
 	"regexp"
 	"strings"
@@ -17,11 +18,22 @@ func TestSchemesPage(t *testing.T) {
 	}
 	b := newBroker(t)
 	t.Chdir(t.TempDir())
-	if err := os.WriteFile("secret", []byte("made-up-0123456789:abcdefghij\n"), 0o600); err != nil {
-		t.Fatal(err)
+	key := "-----BEGIN PRIVATE KEY-----\nbWFkZSB1cA==\n-----END PRIVATE KEY-----\n"
+	for name, value := range map[string]any{
+		"key.json":  map[string]string{"type": "service_account", "client_email": "robot@example.org", "private_key": key},
+		"user.json": map[string]string{"type": "authorized_user", "client_id": "c", "client_secret": "made-up", "refresh_token": "made-up"},
+		"key.pem":   key, "secret": "made-up-0123456789:abcdefghij\n",
+	} {
+		b, ok := value.(string)
+		if j, err := json.Marshal(value); !ok && err == nil {
+			b = string(j)
+		}
+		if err := os.WriteFile(name, []byte(b), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	lines := regexp.MustCompile("`torno (secrets set [^`]*)`").FindAllStringSubmatch(string(page), -1)
-	if len(lines) < 10 {
+	if len(lines) < 20 {
 		t.Fatalf("%d commands on the page", len(lines))
 	}
 	for _, line := range lines {
@@ -52,7 +64,7 @@ func words(line string) []string {
 
 func TestSchemeFlag(t *testing.T) {
 	for _, c := range []struct{ as, want string }{
-		{"digest", "none of basic"}, {"basic:realm=x", "no parameter"}, {"query", "needs name"}, {"basic:user", "NAME=VALUE"}, {"path:template=/x", "lacks {T}"},
+		{"digest", "none of azure"}, {"basic:realm=x", "no parameter"}, {"query", "needs name"}, {"basic:user", "NAME=VALUE"}, {"path:template=/x", "lacks {T}"},
 	} {
 		newBroker(t)
 		if r := torno(t, "", "secrets", "set", "my-agent", "T=x0123456789abcdef0123", "--host", "a.example", "--as", c.as); r.code != 2 || !strings.Contains(r.errOut, c.want) {

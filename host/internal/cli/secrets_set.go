@@ -56,6 +56,8 @@ a new value for it needs them no more. --as takes SCHEME[:NAME=VALUE,…], where
   query:name=N               a parameter of the query
   path:template=/bot{KEY}/   a part of the path
   cookie:name=N              a cookie
+  oauth2, refresh-token, jwt-bearer, token-exchange, github-app, google, azure,
+  registry                   what access tokens are got with
 
 Running sessions keep the version that they began with (--rotation pin), or take
 the new one with their next request (follow), as the version that they use says.
