@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"torno.internal/protocol"
@@ -51,8 +52,8 @@ func newConn(f *Front, nc net.Conn) *conn {
 	return &conn{front: f, tcp: nc, activity: activity{raw: rawConn(nc)}}
 }
 
-// serve looks at the first byte and serves TLS or plain HTTP. Anything else is closed: no answer in
-// another protocol could carry a reason.
+// serve looks at the first byte and serves TLS or plain HTTP. Anything else goes through a tunnel, if the broker
+// lets it, or is reset: no answer in another protocol could carry a reason.
 func (c *conn) serve(ctx context.Context) {
 	if err := c.begin(ctx, c.tcp); err != nil && ctx.Err() == nil {
 		c.front.Log.Debug("connection ended", "dialled", c.dialled, "error", err)
@@ -60,22 +61,23 @@ func (c *conn) serve(ctx context.Context) {
 }
 
 // serverSpeaksFirst are ports whose clients wait for a greeting: FTP, SSH, Telnet, SMTP, POP3, NNTP, IMAP,
-// submission, MySQL. Nobody here will send one, so waiting for the client's first byte would only hang it.
+// submission, MySQL. Waiting for the client's first byte would only hang it, so the broker decides at once.
 var serverSpeaksFirst = map[uint16]bool{21: true, 22: true, 23: true, 25: true, 110: true, 119: true, 143: true, 587: true, 3306: true}
 
-// begin begins HTTP on nc, after TLS if the client speaks that.
+// begin begins HTTP on nc, after TLS if the client speaks that, or else asks for a tunnel.
 func (c *conn) begin(ctx context.Context, nc net.Conn) error {
+	s := &sniffed{Corked: transport.Corked{Conn: nc}, c: c}
 	if serverSpeaksFirst[c.port] && !c.proxy {
-		return fmt.Errorf("port %d waits for a greeting that nobody sends", c.port)
+		return c.tunnel(ctx, s)
 	}
 	_ = nc.SetDeadline(time.Now().Add(protocol.HeadTimeout))
-	s := &sniffed{Corked: transport.Corked{Conn: nc}, c: c}
 	if err := s.sniff(); err != nil {
 		return err
 	}
 	switch b := s.first[0]; {
 	case b == 0x16: // a TLS handshake record (RFC 8446 §5.1)
 		return c.beginTLS(ctx, s)
+	case strings.HasPrefix(string(s.first[:s.have]), sshPreface):
 	case 'A' <= b && b <= 'Z' || 'a' <= b && b <= 'z':
 		c.scheme = "http"
 		_ = nc.SetDeadline(time.Time{})
@@ -84,7 +86,10 @@ func (c *conn) begin(ctx context.Context, nc net.Conn) error {
 		}
 		return c.requests(ctx, s)
 	}
-	return errors.New("neither TLS nor HTTP")
+	if c.proxy {
+		return errors.New("neither TLS nor HTTP, to the explicit proxy")
+	}
+	return c.tunnel(ctx, s)
 }
 
 func (c *conn) beginTLS(ctx context.Context, s *sniffed) error {
@@ -266,10 +271,13 @@ type sniffed struct {
 	hasty bool // Read returns errNothing instead of waiting
 }
 
-// sniff reads until it is clear whether the client begins as HTTP/2 does, which most do not with their
+// sshPreface is how SSH's clients begin, on whatever port (RFC 4253 §4.2).
+const sshPreface = "SSH-"
+
+// sniff reads until it is clear whether the client begins as HTTP/2 or SSH does, which most do not with their
 // first bytes.
 func (s *sniffed) sniff() error {
-	for string(s.first[:s.have]) == h2Preface[:s.have] && s.have < len(h2Preface) {
+	for s.begins(h2Preface) || s.begins(sshPreface) {
 		n, err := s.Conn.Read(s.first[s.have:])
 		if s.have += n; err != nil && s.have == 0 {
 			return err
@@ -279,6 +287,11 @@ func (s *sniffed) sniff() error {
 		}
 	}
 	return nil
+}
+
+// begins reports whether what was read is the beginning of preface, and not yet all of it.
+func (s *sniffed) begins(preface string) bool {
+	return s.have < len(preface) && string(s.first[:s.have]) == preface[:s.have]
 }
 
 func (s *sniffed) Read(p []byte) (int, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"time"
 
 	"torno.internal/guest/internal/relay"
@@ -47,7 +48,7 @@ func (c *conn) webSocket(ctx context.Context, head *http1.RequestHead) (keep boo
 	}
 	c.let(s)
 	err = c.switched(s, accept)
-	c.release(s, err == nil)
+	c.release(s, false) // the broker closes it, too
 	return false, err
 }
 
@@ -90,7 +91,7 @@ func (c *conn) let(s *relay.Stream) {
 	}
 }
 
-// closeGrace is how long a client may take to close once the server has.
+// closeGrace is how long a WebSocket's client may take to close once the server has.
 const closeGrace = 10 * time.Second
 
 // switched answers 101 and carries bytes both ways.
@@ -102,7 +103,12 @@ func (c *conn) switched(s *relay.Stream, accept string) error {
 	if err := c.w.Flush(); err != nil {
 		return err
 	}
-	early := c.r.TakeBuffered()
+	return c.carry(s, c.nc, c.r.TakeBuffered(), closeGrace)
+}
+
+// carry carries bytes both ways, early first, until both directions have ended. The client has grace to end its own
+// once the server's has.
+func (c *conn) carry(s *relay.Stream, nc net.Conn, early []byte, grace time.Duration) error {
 	up := startUpload(func() error {
 		if _, err := s.Write(early); err != nil {
 			return err
@@ -110,19 +116,19 @@ func (c *conn) switched(s *relay.Stream, accept string) error {
 		if err := s.Flush(); err != nil {
 			return err
 		}
-		from := &source{Reader: c.nc}
+		from := &source{Reader: nc}
 		if _, err := bhttp.Copy(s, from, func(int64) error { return s.Flush() }); err != nil {
 			s.Cut() // neither side can go on without the other
 			return err
 		}
 		return s.CloseWrite(nil)
 	})
-	_, err := bhttp.Copy(c.nc, s, func(int64) error { return nil })
+	_, err := bhttp.Copy(nc, s, func(int64) error { return nil })
 	if err == nil {
 		err = s.ReadTrailer(&c.trailer)
 	}
 	if err == nil {
-		if half, ok := c.nc.(interface{ CloseWrite() error }); ok {
+		if half, ok := nc.(interface{ CloseWrite() error }); ok {
 			err = half.CloseWrite()
 		}
 	}
@@ -130,7 +136,7 @@ func (c *conn) switched(s *relay.Stream, accept string) error {
 		c.joinUpload(s, up)
 		return errors.Join(err, up.err)
 	}
-	if !up.wait(closeGrace) { // the server has said its last word
+	if !up.wait(grace) { // the server has said its last word
 		c.joinUpload(s, up)
 		return io.ErrUnexpectedEOF
 	}
