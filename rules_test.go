@@ -172,6 +172,7 @@ var decoders = map[string][]string{
 	"broker/internal/policy":   {"FuzzParseRule", "FuzzReadings"},
 	"broker/internal/redact":   {"FuzzMask"},
 	"broker/internal/session":  {"FuzzDecodeRecord"},
+	"broker/internal/ssh":      {"FuzzWatch", "FuzzAgent", "FuzzLogin", "FuzzKnownHosts"},
 	"broker/internal/store":    {"FuzzDecodeManifest", "FuzzDecodePage", "FuzzDecodeBackup"},
 	"broker/internal/upstream": {"FuzzH2Response", "FuzzH2Section"},
 	"guest/internal/front":     {"FuzzAuthority", "FuzzH2Head"},

@@ -20,6 +20,9 @@ const clockInterval = 10 * time.Second
 // forward stream never comes here, whatever scheme its requests carry.
 func (s *live) channel(ctx context.Context, st *stream, kind protocol.Kind) (reusable bool, err error) {
 	req := &st.req
+	if kind == protocol.KindChannel && req.Scheme == protocol.Scheme && req.Authority == protocol.BrokerAuthority && req.Method == "POST" && req.Path == protocol.PathSSH {
+		return s.serveAgent(st) // its content is no JSON, and has no end yet
+	}
 	body, err := readBody(st)
 	switch {
 	case err != nil:
@@ -115,6 +118,7 @@ func (s *live) hello(req protocol.HelloRequest) (protocol.HelloResponse, error) 
 		RunToken:  s.record.RunToken(),
 		Capture:   protocol.Capture{},
 		OwnEgress: s.record.OwnEgress(),
+		SSH:       s.describeSSH(),
 		Status:    s.status(),
 	}, nil
 }

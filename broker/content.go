@@ -82,12 +82,10 @@ func (x *exchange) send(up *upstream.Exchange, b body, from *guestContent) error
 		}
 	}
 	var trailer protocol.Fields
-	if !x.read {
-		if from.err = x.st.r.ReadTrailer(&trailer); from.err != nil {
-			return from.err
-		}
-		x.read = true
+	if from.err = x.st.r.ReadTrailer(&trailer); from.err != nil {
+		return from.err
 	}
+	x.read = true
 	if x.use != nil {
 		trailer = x.use.StripFields(trailer)
 	}

@@ -105,7 +105,12 @@ func (b *Broker) checkSecret(s *control.SealedSecret) error {
 		return err
 	}
 	defer value.Wipe()
-	return value.Use(func(v []byte) error { return control.CheckValue(s.Meta, v) })
+	return value.Use(func(v []byte) error {
+		if err := control.CheckValue(s.Meta, v); err != nil || s.Meta.Inject.Scheme != control.SchemeSSH {
+			return err
+		}
+		return checkSSH(s.Meta, v)
+	})
 }
 
 // deleteSecret deletes a secret and ends its use: a session that uses it is revoked.

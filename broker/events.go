@@ -35,12 +35,12 @@ const (
 	eventNotFollowed = "session_secret_not_followed" // none is any more, for the newer one does not fit into the session
 	eventExpires     = "session_secret_expires"      // soon, as the session begins
 
-	eventMinted    = "token_minted"
-	eventNotMinted = "token_refused"
-
 	eventReflection = "reflection"
 	eventProof      = "proof"
 	eventProofLeak  = "proof_leak"
+
+	eventSSHSigned  = "ssh_signed"
+	eventSSHRefused = "ssh_refused"
 )
 
 // recordOwn records what the broker did, or says, of itself or of a session. It costs no session's budget.

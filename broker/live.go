@@ -43,6 +43,7 @@ type live struct {
 	stats  stats
 	paths  map[string]policy.Paths // by secret: which requests to its audience get it
 	guards guards
+	seen   sightings
 
 	exposed *redact.Matcher // of the values that the workload was given; nil: none was
 	watch   watch
@@ -209,7 +210,6 @@ func (b *Broker) allowPrivate(s *live) error {
 		return fmt.Errorf("allow_private of agent %s: %w", s.agent, err)
 	}
 	b.upstream.AllowPrivate(s.id, prefixes)
-	b.upstream.AllowPrivate(tokenPool(s.agent), prefixes)
 	return nil
 }
 
@@ -330,7 +330,7 @@ var errPanicked = errors.New("panicked")
 func (s *live) revoke() error {
 	err := s.record.Revoke()
 	s.cancel()
-	return errors.Join(err, s.b.store.KeepSessions())
+	return err
 }
 
 // end ends the session in the ordinary way: its workload has ended.

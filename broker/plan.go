@@ -178,19 +178,10 @@ func audiences(metas []control.Meta) ([]policy.Origin, error) {
 
 // check explains the decision on one request.
 func (p *plan) check(req control.PolicyCheck) (control.PolicyVerdict, error) {
-	u, err := url.Parse(req.URL)
-	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return control.PolicyVerdict{}, &control.Error{Code: control.CodeInvalid,
-			Message: fmt.Sprintf("%q is not an absolute http or https URL", req.URL), Hint: "torno policy check AGENT GET https://example.org/path"}
-	}
-	a, err := protocol.ParseAuthority(u.Host, protocol.DefaultPort(u.Scheme))
+	method, scheme, a, path, err := readCheck(req)
 	if err != nil {
-		return control.PolicyVerdict{}, &control.Error{Code: control.CodeInvalid, Message: err.Error()}
-	}
-	scheme, path := u.Scheme, rawPath(req.URL)
-	method := strings.ToUpper(req.Method)
-	if method == "CONNECT" {
-		scheme, path = "", ""
+		return control.PolicyVerdict{}, &control.Error{Code: control.CodeInvalid, Message: err.Error(),
+			Hint: "torno policy check AGENT GET https://example.org/path, or CONNECT ssh://example.org"}
 	}
 	d := p.policy.Decide(method, scheme, a, path)
 	v := control.PolicyVerdict{Verdict: d.Verdict.String(), List: d.List, Rule: d.Rule, Authority: a.String(), Path: path}
@@ -198,12 +189,15 @@ func (p *plan) check(req control.PolicyCheck) (control.PolicyVerdict, error) {
 		v.Reason = d.Reason.String()
 	}
 	p.explain(&v, reading{method, path}, scheme, a)
-	if d.Verdict != policy.Allow && d.Verdict != policy.Ask || scheme == "" {
+	if d.Verdict == policy.Deny {
 		return v, nil
 	}
 	set, err := p.set(nil)
 	if err != nil {
 		return v, err
+	}
+	if scheme == "" {
+		return v, explainTunnel(&v, set, a)
 	}
 	bound := set.Bound(a)
 	v.Guarded = scheme == "https" && len(bound) > 0
@@ -217,6 +211,48 @@ func (p *plan) check(req control.PolicyCheck) (control.PolicyVerdict, error) {
 		p.answers(&v, bound)
 	}
 	return v, nil
+}
+
+// readCheck returns what a check asks about, as Decide takes it.
+func readCheck(req control.PolicyCheck) (method, scheme string, a protocol.Authority, path string, err error) {
+	u, err := url.Parse(req.URL)
+	if err != nil || u.Host == "" {
+		return "", "", a, "", fmt.Errorf("%q is not an absolute URL", req.URL)
+	}
+	method, scheme = strings.ToUpper(req.Method), u.Scheme
+	switch scheme {
+	case control.SchemeSSH, control.SchemePostgres:
+		if method != "CONNECT" {
+			return "", "", a, "", fmt.Errorf("%s on %q: what is not HTTP knows CONNECT alone", method, req.URL)
+		}
+		_, a, err = control.ParseAudience(scheme + "://" + u.Host)
+		return method, "", a, "", err
+	case "https", "http":
+	default:
+		return "", "", a, "", fmt.Errorf("%q has none of the schemes https, http, ssh and postgres", req.URL)
+	}
+	a, err = protocol.ParseAuthority(u.Host, protocol.DefaultPort(scheme))
+	if method == "CONNECT" {
+		return method, "", a, "", err
+	}
+	return method, scheme, a, rawPath(req.URL), err
+}
+
+// explainTunnel says what goes through a tunnel to a, where a secret is for that.
+func explainTunnel(v *control.PolicyVerdict, set *credential.Set, a protocol.Authority) error {
+	for _, scheme := range []string{control.SchemeSSH, control.SchemePostgres} {
+		for _, sec := range set.Apart(scheme) {
+			all, err := sec.Meta.Authorities()
+			if err != nil {
+				return err
+			}
+			if slices.Contains(all, a) {
+				v.Carries, v.Secret, v.Version = scheme, sec.Meta.Name, sec.Meta.Version
+				return nil
+			}
+		}
+	}
+	return nil
 }
 
 // rawPath returns the path of an absolute URL as written: what would be sent, not what a parser makes

@@ -10,6 +10,7 @@ import (
 	ctlserver "torno.internal/broker/internal/control"
 	"torno.internal/broker/internal/proof"
 	"torno.internal/broker/internal/redact"
+	"torno.internal/broker/internal/ssh"
 	"torno.internal/protocol"
 	"torno.internal/protocol/control"
 )
@@ -75,10 +76,17 @@ func (s *live) wanted() (*redact.Matcher, control.Proof, error) {
 		return nil, control.Proof{}, noSession(s.id)
 	}
 	proxied, exposed := s.secrets().Proxied()
-	secrets, wipe := searched(proxied)
-	defer wipe()
+	var secrets []redact.Secret
 	for _, sec := range proxied {
-		secrets = append(secrets, liveTokens(s.b.mints, &sec.Meta)...)
+		if sec.Meta.Inject.Scheme == control.SchemeSSH {
+			private, err := ssh.Private(sec.Value)
+			if err != nil {
+				return nil, control.Proof{}, fmt.Errorf("%s: %w", sec.Meta.Name, err)
+			}
+			defer private.Wipe()
+			sec.Value = private
+		}
+		secrets = append(secrets, redact.Secret{Value: sec.Value, Prefixes: sec.Preset().Prefix})
 	}
 	strong, weak := redact.Strong(secrets)
 	matcher := redact.NewMatcher(strong)

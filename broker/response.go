@@ -19,9 +19,6 @@ func (x *exchange) download(up *upstream.Exchange, b body) (clean bool, err erro
 	if err := x.readHead(up, b, &x.st.resp); err != nil {
 		return false, x.fail(err)
 	}
-	if x.retries(&x.st.resp, b) {
-		return false, errTokenRefused
-	}
 	return x.deliver(up, &x.st.resp)
 }
 
@@ -152,7 +149,9 @@ func (x *exchange) tunnel(ctx context.Context) (bool, error) {
 	if err := x.st.w.Flush(); err != nil {
 		return false, err
 	}
-	return false, x.splice(halfCloser{conn}, func() { conn.Close() }, conn)
+	from, done := x.watchSSH(conn)
+	defer done()
+	return false, x.splice(halfCloser{conn}, func() { conn.Close() }, from)
 }
 
 // A halfCloser is a connection that closes altogether where it can't close one direction.

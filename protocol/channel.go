@@ -10,6 +10,7 @@ const (
 	PathHello  = "/v1/hello"
 	PathLeaf   = "/v1/leaf"
 	PathEvents = "/v1/events"
+	PathSSH    = "/v1/ssh"
 )
 
 // Isolation says what stands between the workload and the host's kernel.
@@ -47,7 +48,14 @@ type HelloResponse struct {
 
 	OwnEgress bool `json:"own_egress,omitempty"` // the machine may have a network card, so that nothing contains the workload
 
+	SSH *SSH `json:"ssh,omitempty"` // nil: the session has no SSH key
+
 	Status json.RawMessage `json:"status,omitempty"` // what the workload may know of its session, for StatusFile
+}
+
+// SSH is what a guest needs to offer an SSH agent: clients of a socket of its own talk to the broker by PathSSH.
+type SSH struct {
+	KnownHosts []string `json:"known_hosts"` // lines of known_hosts (sshd(8)), for the machine's clients
 }
 
 // StatusFile is where the workload finds HelloResponse.Status.

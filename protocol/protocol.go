@@ -56,6 +56,7 @@ const (
 	MaxLeaves      = 4096            // leaf certificates
 	LeafRate       = 20              // leaf certificates a second
 	MaxNames       = 65536           // synthetic names in one session, then SERVFAIL
+	MaxAgents      = 8               // clients of the SSH agent at once
 )
 
 // Limits on a workspace, on the way in and on the way back alike.

@@ -24,7 +24,7 @@ var specLimits = map[string]any{
 	"MaxHead": protocol.MaxHead, "MaxInterim": protocol.MaxInterim, "MaxChunk": protocol.MaxChunk,
 	"MaxChannelBody": protocol.MaxChannelBody, "MaxJSONDepth": protocol.MaxJSONDepth,
 	"MaxStreams": protocol.MaxStreams, "MaxIdleStreams": protocol.MaxIdleStreams, "StreamWait": protocol.StreamWait,
-	"MaxLeaves": protocol.MaxLeaves, "LeafRate": protocol.LeafRate, "MaxNames": protocol.MaxNames,
+	"MaxLeaves": protocol.MaxLeaves, "LeafRate": protocol.LeafRate, "MaxNames": protocol.MaxNames, "MaxAgents": protocol.MaxAgents,
 	"MaxWorkspaceEntries": protocol.MaxWorkspaceEntries, "MaxWorkspaceBytes": protocol.MaxWorkspaceBytes,
 	"MaxWorkspaceNames": protocol.MaxWorkspaceNames, "MaxWorkspacePath": protocol.MaxWorkspacePath,
 	"MaxWorkspaceElement": protocol.MaxWorkspaceElement, "MaxPublished": protocol.MaxPublished, "PublishTimeout": protocol.PublishTimeout,
@@ -101,7 +101,7 @@ func TestSpecTables(t *testing.T) {
 	for _, name := range protocol.ConnectionFields {
 		rows = append(rows, "`"+name+"`")
 	}
-	for _, path := range []string{protocol.PathHello, protocol.PathLeaf} {
+	for _, path := range []string{protocol.PathHello, protocol.PathLeaf, protocol.PathSSH} {
 		rows = append(rows, "### POST "+path)
 	}
 	rows = append(rows, "### GET "+protocol.PathEvents)

@@ -63,7 +63,7 @@ func CheckMeta(m Meta) error {
 		}
 		return nil
 	case ExposeNone:
-		return errors.Join(checkAudience(m.Audience), checkInjector(m.Name, m.Inject), checkReplace(m.Replace))
+		return errors.Join(checkAudience(m.Audience, OriginSchemeOf(m.Inject)), checkInjector(m.Name, m.Inject), checkReplace(m.Replace))
 	}
 	return fmt.Errorf("expose %q is not %q", m.Expose, ExposeEnv)
 }
@@ -91,7 +91,7 @@ func checkReplace(places []Place) error {
 	return nil
 }
 
-func checkAudience(audience []string) error {
+func checkAudience(audience []string, scheme string) error {
 	if len(audience) == 0 {
 		return errors.New("no host that the secret may be sent to; name it with --host")
 	}
@@ -100,11 +100,14 @@ func checkAudience(audience []string) error {
 	}
 	seen := make(map[protocol.Authority]bool, len(audience))
 	for _, s := range audience {
-		a, err := ParseOrigin(s)
-		if err != nil {
+		is, a, err := ParseAudience(s)
+		switch {
+		case err != nil:
 			return err
+		case is != scheme:
+			return fmt.Errorf("origin %q is not one of %s", s, scheme)
 		}
-		if want := FormatOrigin(a); s != want {
+		if want := FormatAudience(scheme, a); s != want {
 			return fmt.Errorf("origin %q is not in its canonical form %q", s, want)
 		}
 		if seen[a] {

@@ -29,7 +29,7 @@ const (
 type Record struct {
 	Session, Agent      string
 	Event               string // of events: what happened
-	By                  string // of events: the process that asked for it
+	By                  string // of events: the process that asked for it, or as whom somebody logs in
 	Method, Protocol    string
 	Scheme, Authority   string
 	Path                string          // with the query

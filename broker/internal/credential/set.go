@@ -78,6 +78,9 @@ func (s *Set) add(sec Secret) error {
 	if err := control.CheckMeta(m); err != nil {
 		return fmt.Errorf("secret %s: %w", m.Name, err)
 	}
+	if control.OriginSchemeOf(m.Inject) != "https" {
+		return s.addMark(&Use{Name: m.Name, Version: m.Version, secret: sec})
+	}
 	in, err := NewInjector(m)
 	if err != nil {
 		return err
@@ -96,11 +99,16 @@ func (s *Set) add(sec Secret) error {
 		}
 		s.byOrigin[a] = append(s.byOrigin[a], u)
 	}
-	if sec.Placeholder == "" {
+	return s.addMark(u)
+}
+
+// addMark makes u known by its placeholder, if it has one.
+func (s *Set) addMark(u *Use) error {
+	if u.secret.Placeholder == "" {
 		return nil
 	}
-	if u.mark = strings.Index(sec.Placeholder, control.PlaceholderMark); u.mark < 0 {
-		return fmt.Errorf("secret %s: its placeholder is not one", m.Name)
+	if u.mark = strings.Index(u.secret.Placeholder, control.PlaceholderMark); u.mark < 0 {
+		return fmt.Errorf("secret %s: its placeholder is not one", u.Name)
 	}
 	s.byMark = append(s.byMark, u)
 	return nil
@@ -230,9 +238,6 @@ func (u *Use) Count(now time.Time) {
 // wipes each value once the request is sent. The secret is checked anew, so that nothing which would split a
 // request leaves whatever became of it since it was set.
 func (u *Use) Fields(req *protocol.Request) ([]Field, error) {
-	if u.Mints() {
-		return nil, errMints
-	}
 	err := u.secret.Value.Use(func(b []byte) error { return control.CheckValue(u.secret.Meta, b) })
 	if err != nil {
 		return nil, fmt.Errorf("secret %s version %d: %w", u.Name, u.Version, err)

@@ -1,37 +1,30 @@
 package policy
 
 import (
-	"fmt"
-	"strings"
-
 	"torno.internal/protocol"
+	"torno.internal/protocol/control"
 )
 
 // An Origin is a scheme and an authority (RFC 6454 §4): one place that a secret may be sent to.
 type Origin struct {
-	Scheme    string // "https"
+	Scheme    string // "https", "ssh" or "postgres"
 	Authority protocol.Authority
 }
 
-// ParseOrigin reads https://host[:port], or host[:port] for the same. No other scheme is an origin that
-// a secret may be sent to.
+// ParseOrigin reads https://host[:port], or host[:port] for the same, and the origins of what is not HTTP:
+// ssh://host[:port] and postgres://host[:port].
 func ParseOrigin(s string) (Origin, error) {
-	host, written := strings.CutPrefix(s, "https://")
-	if !written && strings.Contains(s, "://") {
-		return Origin{}, fmt.Errorf("origin %q: a secret goes over https alone", s)
-	}
-	a, err := protocol.ParseAuthority(host, protocol.DefaultPort("https"))
+	scheme, a, err := control.ParseAudience(s)
 	if err != nil {
-		return Origin{}, fmt.Errorf("origin %q: %w", s, err)
+		return Origin{}, err
 	}
-	return Origin{"https", a}, nil
+	return Origin{scheme, a}, nil
 }
 
-// String returns https://host, with the port where it is not the default.
-func (o Origin) String() string {
-	host := o.Authority.String()
-	if o.Authority.Port == protocol.DefaultPort(o.Scheme) {
-		host = host[:strings.LastIndexByte(host, ':')]
-	}
-	return o.Scheme + "://" + host
+// String returns SCHEME://host, with the port where it is not the default.
+func (o Origin) String() string { return control.FormatAudience(o.Scheme, o.Authority) }
+
+// tunnels reports whether what goes to the origin goes through a tunnel.
+func (o Origin) tunnels() bool {
+	return o.Scheme == control.SchemeSSH || o.Scheme == control.SchemePostgres
 }

@@ -78,7 +78,7 @@ func Compile(file control.AgentPolicy, ceiling *control.Ceiling, audiences []Ori
 	p.file, errs = compileSide("torno.toml", "egress", file.Egress)
 	for _, o := range audiences {
 		p.audiences[o] = true
-		if o.Scheme != "https" {
+		if o.Scheme != "https" && !o.tunnels() {
 			errs = append(errs, fmt.Errorf("audience %s: a secret goes over https alone", o))
 		}
 	}
@@ -128,12 +128,13 @@ func strayInTunnels(file, table string, tunnel *list) []error {
 	return errs
 }
 
-// tunneledAudiences refuses tunnels to where a secret goes: no credential is put into a tunnel.
+// tunneledAudiences refuses tunnels to where a secret goes: no credential is put into a tunnel. One to where an SSH key
+// goes is redundant.
 func tunneledAudiences(tunnel *list, audiences []Origin) []error {
 	var errs []error
 	for i := range tunnel.rules {
 		r := &tunnel.rules[i]
-		at := slices.IndexFunc(audiences, func(o Origin) bool { return r.covers(o.Authority) })
+		at := slices.IndexFunc(audiences, func(o Origin) bool { return o.Scheme != control.SchemeSSH && r.covers(o.Authority) })
 		if at >= 0 {
 			err := hint(fmt.Errorf("a secret of this session is bound to %s", audiences[at]),
 				"a tunnel carries no credential; leave the rule out, or expose the secret")
@@ -204,6 +205,20 @@ func (p *Policy) judge(q *query, path string) Decision {
 	return c
 }
 
+// tunnelled returns the decision on what goes through a tunnel by a rule, or because a secret goes there that goes through
+// no other thing.
+func (s *side) tunnelled(q *query, path string, audiences map[Origin]bool) (Decision, bool) {
+	if r := s.tunnel.match(q, path); r != nil {
+		return Decision{Tunnel, ListTunnel, r.text, protocol.ReasonNone}, true
+	}
+	for _, scheme := range []string{control.SchemeSSH, control.SchemePostgres} {
+		if q.tunnel && audiences[Origin{scheme, q.authority}] {
+			return Decision{Tunnel, ListAudience, "", protocol.ReasonNone}, true
+		}
+	}
+	return Decision{}, false
+}
+
 // judge gives this file's decision: the first list with a match, then audiences, then the default.
 func (s *side) judge(q *query, path string, audiences map[Origin]bool) Decision {
 	if r := s.deny.match(q, path); r != nil {
@@ -212,15 +227,15 @@ func (s *side) judge(q *query, path string, audiences map[Origin]bool) Decision 
 	if r := s.presets.deny.match(q, path); r != nil {
 		return Decision{Deny, ListPreset, r.text, protocol.ReasonDeniedByRule}
 	}
-	tunnel := s.tunnel.match(q, path)
-	if q.tunnel && tunnel == nil { // also where a person would be asked: what an ask rule names is no tunnel
+	tunnel, tunnels := s.tunnelled(q, path, audiences)
+	if q.tunnel && !tunnels { // also where a person would be asked: what an ask rule names is no tunnel
 		return Decision{Deny, ListDefault, "", protocol.ReasonDenied}
 	}
 	if r := s.ask.match(q, path); r != nil {
 		return Decision{Ask, ListAsk, r.text, protocol.ReasonAskDenied}
 	}
-	if tunnel != nil {
-		return Decision{Tunnel, ListTunnel, tunnel.text, protocol.ReasonNone}
+	if tunnels {
+		return tunnel
 	}
 	if r := s.allow.match(q, path); r != nil {
 		return Decision{Allow, ListAllow, r.text, protocol.ReasonNone}

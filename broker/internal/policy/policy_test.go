@@ -257,3 +257,41 @@ func TestVerdictString(t *testing.T) {
 		}
 	}
 }
+
+// What is no HTTP goes through tunnels that no rule allows: to where an SSH key or a database's password goes. Deny and
+// ask rules stand before that, and the operator's ceiling has to allow the tunnel.
+func TestAudienceTunnels(t *testing.T) {
+	audience := []string{"ssh://git.example", "ssh://git.example:2222", "postgres://db.example", "https://api.example"}
+	byAudience := Decision{Verdict: Tunnel, List: ListAudience}
+	none := Decision{Verdict: Deny, List: ListDefault, Reason: protocol.ReasonDenied}
+	for _, c := range []struct {
+		request string
+		file    control.Egress
+		ceiling *control.Egress
+		want    Decision
+	}{
+		{"CONNECT git.example:22", control.Egress{}, nil, byAudience},
+		{"CONNECT git.example:2222", control.Egress{}, nil, byAudience},
+		{"CONNECT db.example:5432", control.Egress{}, nil, byAudience},
+		{"CONNECT git.example:443", control.Egress{}, nil, none},
+		{"CONNECT api.example:443", control.Egress{}, nil, none},
+		{"CONNECT other.example:22", control.Egress{}, nil, none},
+		{"GET https://git.example:22/", control.Egress{}, nil, none},
+		{"CONNECT git.example:22", control.Egress{Deny: []string{"git.example:22"}}, nil, Decision{Deny, ListDeny, "git.example:22", protocol.ReasonDeniedByRule}},
+		{"CONNECT git.example:22", control.Egress{Ask: []string{"git.example:22"}}, nil, Decision{Ask, ListAsk, "git.example:22", protocol.ReasonAskDenied}},
+		{"CONNECT git.example:22", control.Egress{Tunnel: []string{"git.example:22"}}, nil, Decision{Tunnel, ListTunnel, "git.example:22", protocol.ReasonNone}},
+		{"CONNECT git.example:22", control.Egress{}, &control.Egress{Default: "allow"}, Decision{Deny, ListCeiling, "", protocol.ReasonDenied}},
+		{"CONNECT git.example:22", control.Egress{}, &control.Egress{Tunnel: []string{"git.example:22"}}, byAudience},
+	} {
+		if got := decide(t, compile(t, c.file, c.ceiling, audience...), c.request); got != c.want {
+			t.Errorf("%s under %+v: %+v, want %+v", c.request, c.file, got, c.want)
+		}
+	}
+	o, err := ParseOrigin("postgres://db.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Compile(control.AgentPolicy{Egress: control.Egress{Tunnel: []string{"db.example:5432"}}}, nil, []Origin{o}); err == nil {
+		t.Error("a tunnel to a database, which would carry no credential, is accepted")
+	}
+}

@@ -38,6 +38,7 @@ var (
 		{"capture", needsNothing, (*guest).startCapture},
 		{"status", needsNothing, (*guest).writeStatus},
 		{"front", needsNothing, (*guest).startFront},
+		{"ssh agent", needsNothing, (*guest).startAgent},
 		{"self-test", needsNothing, (*guest).selfTest},
 		{"environment", needsNothing, (*guest).writeEnvironment},
 	}

@@ -62,6 +62,7 @@ var fromHello = []step{
 	{"workspace", needsNothing, (*guest).makeWorkspace},
 	{"status", needsOwnKernel, (*guest).writeStatus},
 	{"front", needsNothing, (*guest).startFront},
+	{"ssh agent", needsNothing, (*guest).startAgent},
 	{"self-test", needsNothing, (*guest).selfTest},
 }
 

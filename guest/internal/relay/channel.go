@@ -4,11 +4,14 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"sync"
 
 	"torno.internal/protocol"
+	"torno.internal/protocol/bhttp"
 )
 
 // A Channel makes the guest's own requests to the broker. It is safe for concurrent use.
@@ -62,6 +65,51 @@ func (c *Channel) leaf(ctx context.Context, req protocol.LeafRequest) (*protocol
 		return nil, err
 	}
 	return &leaf, nil
+}
+
+// Agent carries one client of the SSH agent until either side ends. The client is closed then.
+func (c *Channel) Agent(ctx context.Context, client net.Conn) error {
+	defer client.Close()
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return err
+	}
+	s := newStream(conn, c.preface)
+	defer s.close()
+	defer context.AfterFunc(ctx, func() { s.close(); client.Close() })()
+	err = s.WriteRequest(&protocol.Request{Method: "POST", Scheme: protocol.Scheme, Authority: protocol.BrokerAuthority, Path: protocol.PathSSH})
+	if err != nil {
+		return err
+	}
+	if err := s.Flush(); err != nil {
+		return err
+	}
+	var resp protocol.Response
+	if err := s.ReadResponse(&resp); err != nil {
+		return err
+	}
+	if resp.Status != 200 {
+		return refusal(&resp)
+	}
+	return s.splice(client)
+}
+
+// splice carries bytes both ways between client and the stream, whose head was read, until both have ended.
+func (s *Stream) splice(client net.Conn) error {
+	asked := make(chan error, 1)
+	go func() {
+		_, err := bhttp.Copy(s, client, func(int64) error { return s.Flush() })
+		if err == nil {
+			err = s.CloseWrite(nil)
+		}
+		if err != nil {
+			s.close()
+		}
+		asked <- err
+	}()
+	_, err := bhttp.Copy(client, s, func(int64) error { return nil })
+	client.Close() // so that nothing is waited for
+	return errors.Join(err, <-asked)
 }
 
 // Close closes the stream that Leaf keeps.

@@ -93,6 +93,9 @@ func (e *entry) read(cmd *cobra.Command) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", e.key, err)
 	}
+	if err := e.unlock(cmd); err != nil {
+		return fmt.Errorf("%s: %w", e.key, err)
+	}
 	return e.value.Use(func(v []byte) error {
 		e.meta.Weak = e.meta.Expose == control.ExposeNone && control.IsWeak(v, e.prefixes)
 		if err := control.CheckValue(e.meta, v); err != nil {

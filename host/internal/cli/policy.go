@@ -30,7 +30,8 @@ If the working directory has a torno.toml of this agent, the request is judged
 by it as it stands, trusted or not; else by the agent's trusted file, or none.
 
 Exit status: 0 if the request would be sent, 1 if not.`,
-		Example:           "  torno policy check my-agent GET https://api.github.com/user",
+		Example: `  torno policy check my-agent GET https://api.github.com/user
+  torno policy check my-agent CONNECT ssh://github.com`,
 		Args:              exactArgs(3),
 		ValidArgsFunction: completeAgents,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -114,6 +115,8 @@ func injectorOf(in *control.Injector) string {
 // answersOf says what happens to what comes back.
 func answersOf(v *control.PolicyVerdict) string {
 	switch {
+	case v.Carries == control.SchemeSSH:
+		return "encrypted, and only the key exchange is read: the agent inside signs for this connection"
 	case v.Verdict == "tunnel":
 		return "nobody looks into a tunnel: no credential, no masking"
 	case v.Guarded:

@@ -80,6 +80,9 @@ func printSecrets(cmd *cobra.Command, infos []control.SecretInfo) error {
 // kindOf says in a word or two how the secret is used.
 func kindOf(m control.Meta) string {
 	kind := m.Inject.String()
+	if m.Inject.Scheme == control.SchemeSSH { // without the hosts' keys, which are long
+		kind = m.Inject.Scheme
+	}
 	if m.Inject.Scheme == control.SchemeHeader && len(m.Inject.Fields) > 0 {
 		kind = m.Inject.Fields[0].Name
 	}
@@ -124,7 +127,7 @@ func audienceOf(m control.Meta) string {
 	if len(m.Audience) == 0 {
 		return "-"
 	}
-	first := strings.TrimPrefix(m.Audience[0], "https://")
+	_, first, _ := strings.Cut(m.Audience[0], "://")
 	if len(m.Audience) == 1 {
 		return first
 	}

@@ -1,39 +1,58 @@
 package cli
 
 import (
-	"encoding/json"
+	"encoding/pem"
 	"os"
 	"regexp"
 	"strings"
 	"testing"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/knownhosts"
 
 	"torno.internal/protocol/control"
 )
 
 // TestSchemesPage runs every command of docs/schemes.md.
 func TestSchemesPage(t *testing.T) {
-	page, err := os.ReadFile("../../../docs/schemes.md")
+	runPage(t, "schemes.md", 10, map[string]string{"secret": "made-up-0123456789:abcdefghij\n"})
+}
+
+// TestSSHPage runs every command of docs/ssh.md that sets a key.
+func TestSSHPage(t *testing.T) {
+	host, private := newHostKey(t)
+	block, err := ssh.MarshalPrivateKey(private, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := knownhosts.Line([]string{"git.example.org"}, host) + "\n"
+	t.Setenv("HOME", t.TempDir())
+	if err := os.MkdirAll(os.Getenv("HOME")+"/.ssh", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	known += knownhosts.Line([]string{"[git.example.org]:2222"}, host) + "\n"
+	if err := os.WriteFile(os.Getenv("HOME")+"/.ssh/known_hosts", []byte(known), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	runPage(t, "ssh.md", 4, map[string]string{"id_ed25519": string(pem.EncodeToMemory(block)), "known": known})
+}
+
+// runPage runs every command of a page that sets a secret, of which there are at least so many, beside files.
+func runPage(t *testing.T, name string, least int, files map[string]string) {
+	t.Helper()
+	page, err := os.ReadFile("../../../docs/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	b := newBroker(t)
 	t.Chdir(t.TempDir())
-	key := "-----BEGIN PRIVATE KEY-----\nbWFkZSB1cA==\n-----END PRIVATE KEY-----\n"
-	for name, value := range map[string]any{
-		"key.json":  map[string]string{"type": "service_account", "client_email": "robot@example.org", "private_key": key},
-		"user.json": map[string]string{"type": "authorized_user", "client_id": "c", "client_secret": "made-up", "refresh_token": "made-up"},
-		"key.pem":   key, "secret": "made-up-0123456789:abcdefghij\n",
-	} {
-		b, ok := value.(string)
-		if j, err := json.Marshal(value); !ok && err == nil {
-			b = string(j)
-		}
-		if err := os.WriteFile(name, []byte(b), 0o600); err != nil {
+	for name, content := range files {
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	lines := regexp.MustCompile("`torno (secrets set [^`]*)`").FindAllStringSubmatch(string(page), -1)
-	if len(lines) < 20 {
+	if len(lines) < least {
 		t.Fatalf("%d commands on the page", len(lines))
 	}
 	for _, line := range lines {
@@ -64,7 +83,7 @@ func words(line string) []string {
 
 func TestSchemeFlag(t *testing.T) {
 	for _, c := range []struct{ as, want string }{
-		{"digest", "none of azure"}, {"basic:realm=x", "no parameter"}, {"query", "needs name"}, {"basic:user", "NAME=VALUE"}, {"path:template=/x", "lacks {T}"},
+		{"digest", "none of basic"}, {"basic:realm=x", "no parameter"}, {"query", "needs name"}, {"basic:user", "NAME=VALUE"}, {"path:template=/x", "lacks {T}"},
 	} {
 		newBroker(t)
 		if r := torno(t, "", "secrets", "set", "my-agent", "T=x0123456789abcdef0123", "--host", "a.example", "--as", c.as); r.code != 2 || !strings.Contains(r.errOut, c.want) {

@@ -19,6 +19,7 @@ import (
 type setting struct {
 	hosts, headers []string
 	scheme         string
+	knownHosts     string // file
 	expose         string
 	rotation       string
 	expires        string
@@ -26,7 +27,7 @@ type setting struct {
 }
 
 func (s *setting) given() bool {
-	return len(s.hosts)+len(s.headers) > 0 || s.scheme != "" || s.expose != ""
+	return len(s.hosts)+len(s.headers) > 0 || s.scheme != "" || s.knownHosts != "" || s.expose != ""
 }
 
 func newSecretsSetCommand() *cobra.Command {
@@ -56,8 +57,9 @@ a new value for it needs them no more. --as takes SCHEME[:NAME=VALUE,…], where
   query:name=N               a parameter of the query
   path:template=/bot{KEY}/   a part of the path
   cookie:name=N              a cookie
-  oauth2, refresh-token, jwt-bearer, token-exchange, github-app, google, azure,
-  registry                   what access tokens are got with
+  ssh[:user=U]               a private key for SSH, without its passphrase: an
+                             agent inside signs with it, and the hosts' keys are
+                             sealed with it (--known-hosts)
 
 Running sessions keep the version that they began with (--rotation pin), or take
 the new one with their next request (follow), as the version that they use says.
@@ -88,9 +90,10 @@ editing a file, and nobody reads it back, not even who set it.`,
 // flags adds the flags that describe a secret.
 func (s *setting) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringArrayVar(&s.hosts, "host", nil, "`host[:port]` that the secret may be sent to, over https (repeat for more)")
+	f.StringArrayVar(&s.hosts, "host", nil, "`host[:port]` that the secret may be sent to, over https unless --as says otherwise (repeat for more)")
 	f.StringArrayVar(&s.headers, "header", nil, "field to put it into, as \"`Name: text {KEY} text`\" (repeat for more)")
 	f.StringVar(&s.scheme, "as", "", "how it becomes a credential: `SCHEME[:NAME=VALUE,…]`")
+	f.StringVar(&s.knownHosts, "known-hosts", "", "with --as ssh: `file` that has the hosts' keys (default ~/.ssh/known_hosts)")
 	f.StringVar(&s.expose, "expose", "", "\"env\": an environment variable inside the VM instead")
 	f.StringVar(&s.rotation, "rotation", "", "what running sessions do with a new version: pin (default) or follow")
 	f.StringVar(&s.expires, "expires", "", "refuse its use from then on: `30d`, 12h, 2027-01-31")
@@ -188,6 +191,9 @@ func (e *entry) complete(cmd *cobra.Command, s *setting) error {
 			return err
 		}
 	}
+	if err := e.pinHosts(s.knownHosts); err != nil {
+		return err
+	}
 	e.meta.Version, e.meta.Created, e.ifVersion = 1, time.Now(), s.ifVersion
 	if s.expires != "" {
 		var err error
@@ -223,46 +229,60 @@ func (e *entry) keepCustom(ctx context.Context, c *client) error {
 func (e *entry) fromFlags(s *setting) error {
 	m := &e.meta
 	m.Preset = ""
-	if len(s.hosts) > 0 {
-		m.Expose, m.Audience = control.ExposeNone, nil
-		for _, h := range s.hosts {
-			a, err := control.ParseOrigin(originOf(h))
-			if err != nil {
-				return fmt.Errorf("--host %q: %w", h, err)
-			}
-			m.Audience = append(m.Audience, control.FormatOrigin(a))
-		}
+	if err := e.injectorFromFlags(s); err != nil {
+		return err
 	}
+	if len(s.hosts) == 0 {
+		return nil
+	}
+	m.Expose, m.Audience = control.ExposeNone, nil
+	for _, h := range s.hosts {
+		origin, err := originOf(h, control.OriginSchemeOf(m.Inject))
+		if err != nil {
+			return fmt.Errorf("--host %q: %w", h, err)
+		}
+		m.Audience = append(m.Audience, origin)
+	}
+	return nil
+}
+
+func (e *entry) injectorFromFlags(s *setting) error {
+	in := &e.meta.Inject
 	switch {
 	case len(s.headers) > 0:
 		if s.scheme != "" && s.scheme != control.SchemeHeader {
 			return fmt.Errorf("--header does not go with --as %s", s.scheme)
 		}
-		m.Inject = control.Injector{Scheme: control.SchemeHeader}
+		*in = control.Injector{Scheme: control.SchemeHeader}
 		for _, h := range s.headers {
 			f, err := control.ParseHeader(e.key, h)
 			if err != nil {
 				return fmt.Errorf("--header %q: %w", h, err)
 			}
-			m.Inject.Fields = append(m.Inject.Fields, f)
+			in.Fields = append(in.Fields, f)
 		}
 	case s.scheme != "":
-		in, err := control.ParseScheme(s.scheme)
+		parsed, err := control.ParseScheme(s.scheme)
 		if err != nil {
 			return fmt.Errorf("--as %q: %w", s.scheme, err)
 		}
-		m.Inject = in
-	case m.Inject.Scheme == "":
-		m.Inject = control.Injector{Scheme: control.SchemeBearer}
+		*in = parsed
+	case in.Scheme == "":
+		*in = control.Injector{Scheme: control.SchemeBearer}
 	}
 	return nil
 }
 
-func originOf(host string) string {
-	if strings.Contains(host, "://") {
-		return host
+// originOf returns the origin that --host means for a secret whose origins have that scheme.
+func originOf(host, scheme string) (string, error) {
+	if !strings.Contains(host, "://") {
+		host = scheme + "://" + host
 	}
-	return "https://" + host
+	is, a, err := control.ParseAudience(host)
+	if err == nil && is != scheme {
+		err = fmt.Errorf("%s:// is wanted", scheme)
+	}
+	return control.FormatAudience(scheme, a), err
 }
 
 // askHost asks for the host that no preset and no flag named; without a terminal it says what to type.
