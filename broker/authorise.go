@@ -17,7 +17,7 @@ func (x *exchange) authorised(write func([]credential.Field) error) error {
 		x.req.Path = x.use.StripTarget(x.req.Path)
 	} else {
 		var err error
-		if fields, err = x.use.Fields(x.req); err != nil {
+		if fields, err = x.credentials(); err != nil {
 			return refusal(err)
 		}
 	}
@@ -28,6 +28,17 @@ func (x *exchange) authorised(write func([]credential.Field) error) error {
 	}()
 	x.req.Fields = x.use.StripFields(x.req.Fields)
 	return write(fields)
+}
+
+// credentials makes the fields that authorise the request.
+func (x *exchange) credentials() ([]credential.Field, error) {
+	if !x.use.Mints() {
+		return x.use.Fields(x.req)
+	}
+	if x.token == nil || x.source.Meta.Name != x.use.Name || x.source.Meta.Version != x.use.Version {
+		return nil, protocol.Refuse(protocol.ReasonCredential, errors.New("the secret changed while its token was got"))
+	}
+	return x.use.TokenFields(x.token.Value, x.req)
 }
 
 // refusal returns err, as our own fault where it says no reason.

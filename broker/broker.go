@@ -19,6 +19,7 @@ import (
 	"torno.internal/broker/internal/audit"
 	ctlserver "torno.internal/broker/internal/control"
 	"torno.internal/broker/internal/feed"
+	"torno.internal/broker/internal/mint"
 	"torno.internal/broker/internal/redact"
 	"torno.internal/broker/internal/store"
 	"torno.internal/broker/internal/upstream"
@@ -41,6 +42,7 @@ type Config struct {
 	// can be asked.
 	Passphrase func() (secret.Value, error)
 
+	tokenFresh  time.Duration                                      // mint.Minter.Fresh
 	listenVSOCK func(transport.Addr, uint32) (net.Listener, error) // nil: the kernel's
 }
 
@@ -53,6 +55,7 @@ type Broker struct {
 	auditKey control.AuditKeys
 	upstream *upstream.Client
 	matchers redact.Cache
+	mints    *mint.Minter
 	desk     *approval.Desk
 	feed     feed.Feed
 	started  time.Time
@@ -98,6 +101,8 @@ func Open(cfg Config) (*Broker, error) {
 	}
 	b.recordStart()
 	b.upstream = upstream.New(uc)
+	b.mints = mint.New(fetcher{b.upstream}, b.noteMint)
+	b.mints.Fresh = cfg.tokenFresh
 	b.desk = approval.New(approval.Options{
 		Timeout:    time.Duration(cfg.Operator.Limits.AskSeconds) * time.Second,
 		PerSession: cfg.Operator.Limits.AsksPerSession, Total: cfg.Operator.Limits.Asks,
@@ -107,6 +112,7 @@ func Open(cfg Config) (*Broker, error) {
 
 // Close ends what is still open and closes the state.
 func (b *Broker) Close() error {
+	b.mints.Close()
 	b.recordOwn(&audit.Record{Event: eventStopped})
 	return errors.Join(b.upstream.Close(), b.audit.Close(), b.store.Close())
 }

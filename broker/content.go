@@ -82,10 +82,12 @@ func (x *exchange) send(up *upstream.Exchange, b body, from *guestContent) error
 		}
 	}
 	var trailer protocol.Fields
-	if from.err = x.st.r.ReadTrailer(&trailer); from.err != nil {
-		return from.err
+	if !x.read {
+		if from.err = x.st.r.ReadTrailer(&trailer); from.err != nil {
+			return from.err
+		}
+		x.read = true
 	}
-	x.read = true
 	if x.use != nil {
 		trailer = x.use.StripFields(trailer)
 	}

@@ -35,6 +35,9 @@ const (
 	eventNotFollowed = "session_secret_not_followed" // none is any more, for the newer one does not fit into the session
 	eventExpires     = "session_secret_expires"      // soon, as the session begins
 
+	eventMinted    = "token_minted"
+	eventNotMinted = "token_refused"
+
 	eventReflection = "reflection"
 	eventProof      = "proof"
 	eventProofLeak  = "proof_leak"

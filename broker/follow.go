@@ -141,6 +141,7 @@ func (s *live) revokeSecret(name string, version int) bool {
 			break
 		}
 	}
+	s.b.mints.Forget(s.agent, name, version)
 	s.b.upstream.CutSession(s.id)
 	s.notify(protocol.EventRevoke)
 	s.noteVersion(eventRevokedUse, name, version, "")

@@ -41,8 +41,9 @@ type exchange struct {
 	outcome   audit.Outcome
 	interims  interims
 	started   time.Time
-	all       []reading // what the request may be taken for
-	room      [2]reading
+	minting
+	all  []reading // what the request may be taken for
+	room [2]reading
 }
 
 // drainLimit is how much content of a refused request is read away so that the stream can be used
@@ -286,16 +287,28 @@ func (x *exchange) forward() (bool, error) {
 	if !body.whole {
 		return x.forwardStreamed(up, body)
 	}
+	return x.forwardWhole(up, body)
+}
+
+// forwardWhole sends content that has arrived, and then brings the response back.
+func (x *exchange) forwardWhole(up *upstream.Exchange, body body) (bool, error) {
 	uploadErr := x.upload(up, body)
 	x.s.watch.add(x.st, up) // an upload would notice by itself that the guest is gone
 	defer x.s.watch.remove(x.st)
 	clean, err := x.download(up, body)
+	if errors.Is(err, errTokenRefused) {
+		up.Release(false)
+		return x.again()
+	}
 	x.cut(up, clean, err)
 	return x.finish(up, uploadErr, clean, err)
 }
 
 // open connects upstream, or takes a connection that stands.
 func (x *exchange) open(ctx context.Context, key upstream.PoolKey) (*upstream.Exchange, error) {
+	if err := x.mint(ctx); err != nil {
+		return nil, err
+	}
 	began := time.Now()
 	up, err := x.s.b.upstream.Open(ctx, key)
 	if err != nil {

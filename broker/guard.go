@@ -16,6 +16,7 @@ import (
 type guarded struct {
 	matcher *redact.Matcher
 	ranges  bool // Range passes: a preset says that answers are large files
+	minted  minted
 }
 
 // guards are a session's guarded authorities, made when they are first called and anew when the session's
@@ -39,7 +40,7 @@ func (s *live) guarded(a protocol.Authority, scheme string) *guarded {
 		s.guards.of, s.guards.made = set, nil
 	}
 	g, ok := s.guards.made[a]
-	if ok {
+	if ok && (g == nil || g.minted.current(s.b.mints)) {
 		return g
 	}
 	if bound := set.Bound(a); len(bound) > 0 {
@@ -63,22 +64,37 @@ func (s *live) guard(a protocol.Authority, bound []credential.Secret) *guarded {
 	key := s.agent + " " + a.String()
 	for _, b := range bound {
 		g.ranges = g.ranges || b.Preset().Ranges
+		g.minted.add(b.Meta)
 		if b.Value.Len() > 0 { // else it was revoked before this broker could know it
 			key += fmt.Sprintf(" %s@%d", b.Meta.Name, b.Meta.Version)
 		}
 	}
-	g.matcher = s.b.matchers.Get(key, func() []redact.Secret {
-		var secrets []redact.Secret
-		for _, b := range bound {
-			if b.Value.Len() == 0 {
-				continue
-			}
-			secrets = append(secrets, redact.Secret{Value: b.Value, Prefixes: b.Preset().Prefix})
-		}
-		return secrets
-	})
+	secrets, wipe := searched(bound)
+	defer wipe()
+	if len(g.minted.metas) > 0 {
+		g.matcher = g.minted.matcher(s.b.mints, secrets)
+		return g
+	}
+	g.matcher = s.b.matchers.Get(key, func() []redact.Secret { return secrets })
 	s.guards.keys = append(s.guards.keys, key)
 	return g
+}
+
+// searched returns what is searched for of secrets, until wipe is called.
+func searched(all []credential.Secret) (secrets []redact.Secret, wipe func()) {
+	parts := make([][]redact.Secret, len(all))
+	for i, s := range all {
+		if s.Value.Len() == 0 {
+			continue
+		}
+		parts[i] = s.Searched()
+		secrets = append(secrets, parts[i]...)
+	}
+	return secrets, func() {
+		for i, s := range all {
+			s.WipeSearched(parts[i])
+		}
+	}
 }
 
 // guardExposed returns what finds the values that the workload was given, so that they do not get into the audit.

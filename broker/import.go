@@ -45,42 +45,43 @@ func (b *Broker) importSecrets(_ context.Context, req control.Import) ([]control
 // reseal checks a secret from another machine and seals it as the version that it becomes.
 func (b *Broker) reseal(agent string, s control.SealedSecret) (control.SealedSecret, error) {
 	what := fmt.Sprintf("secret %q of agent %q", s.Meta.Name, s.Meta.Agent)
-	refuse := func(code, hint, format string, args ...any) (control.SealedSecret, error) {
-		return control.SealedSecret{}, &control.Error{Code: code, Message: what + ": " + fmt.Sprintf(format, args...), Hint: hint}
+	var none control.SealedSecret
+	refuse := func(code, hint, format string, args ...any) error {
+		return &control.Error{Code: code, Message: what + ": " + fmt.Sprintf(format, args...), Hint: hint}
 	}
 	asFirst := s.Meta
 	asFirst.Version = 1
 	if err := control.CheckMeta(asFirst); err != nil {
-		return refuse(control.CodeInvalid, "", "%v", err)
+		return none, refuse(control.CodeInvalid, "", "%v", err)
 	}
 	if agent != "" && s.Meta.Agent != agent {
-		return refuse(control.CodeInvalid, "seal it for that agent, or import it without naming one", "it was sealed for that agent, not for %q", agent)
+		return none, refuse(control.CodeInvalid, "seal it for that agent, or import it without naming one", "it was sealed for that agent, not for %q", agent)
 	}
 	value, err := b.store.UnsealNew(&s)
 	switch {
 	case errors.Is(err, store.ErrOldKey):
-		return refuse(control.CodeConflict, "torno secrets export-public-key, and seal it to that", "%v", err)
+		return none, refuse(control.CodeConflict, "torno secrets export-public-key, and seal it to that", "%v", err)
 	case errors.Is(err, seal.ErrOpen):
-		return refuse(control.CodeInvalid, "", "it does not open: it was changed, or sealed for another agent, name or audience")
+		return none, refuse(control.CodeInvalid, "", "it does not open: it was changed, or sealed for another agent, name or audience")
 	case err != nil:
-		return control.SealedSecret{}, err
+		return none, err
 	}
 	defer value.Wipe()
 	if err := value.Use(func(v []byte) error { return control.CheckValue(asFirst, v) }); err != nil {
-		return refuse(control.CodeInvalid, "", "%v", err)
+		return none, refuse(control.CodeInvalid, "", "%v", err)
 	}
 	last, changed, err := b.store.Last(s.Meta.Agent, s.Meta.Name)
 	if err != nil {
-		return control.SealedSecret{}, explain(err)
+		return none, explain(err)
 	}
 	stamp := func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 MST") }
 	switch {
 	case s.Meta.Version != 0 && s.Meta.Version != last+1:
-		return refuse(control.CodeConflict, "", "it was sealed as version %d, the next one is %d", s.Meta.Version, last+1)
+		return none, refuse(control.CodeConflict, "", "it was sealed as version %d, the next one is %d", s.Meta.Version, last+1)
 	case last > 0 && !s.Meta.Created.After(changed):
-		return refuse(control.CodeConflict, "seal it again, on a machine whose clock is right", "it was sealed at %s, and what is here was set or deleted at %s: it is older, or was imported before", stamp(s.Meta.Created), stamp(changed))
+		return none, refuse(control.CodeConflict, "seal it again, on a machine whose clock is right", "it was sealed at %s, and what is here was set or deleted at %s: it is older, or was imported before", stamp(s.Meta.Created), stamp(changed))
 	case time.Until(s.Meta.Created) > importSkew:
-		return refuse(control.CodeInvalid, "look at the clock of the machine that sealed it", "it was sealed at %s, which has not come yet", stamp(s.Meta.Created))
+		return none, refuse(control.CodeInvalid, "look at the clock of the machine that sealed it", "it was sealed at %s, which has not come yet", stamp(s.Meta.Created))
 	}
 	s.Meta.Version = last + 1
 	err = value.Use(func(v []byte) (err error) {

@@ -210,6 +210,7 @@ func (b *Broker) allowPrivate(s *live) error {
 		return fmt.Errorf("allow_private of agent %s: %w", s.agent, err)
 	}
 	b.upstream.AllowPrivate(s.id, prefixes)
+	b.upstream.AllowPrivate(tokenPool(s.agent), prefixes)
 	return nil
 }
 
@@ -330,7 +331,7 @@ var errPanicked = errors.New("panicked")
 func (s *live) revoke() error {
 	err := s.record.Revoke()
 	s.cancel()
-	return err
+	return errors.Join(err, s.b.store.KeepSessions())
 }
 
 // end ends the session in the ordinary way: its workload has ended.

@@ -10,7 +10,6 @@ import (
 	ctlserver "torno.internal/broker/internal/control"
 	"torno.internal/broker/internal/proof"
 	"torno.internal/broker/internal/redact"
-	"torno.internal/broker/internal/ssh"
 	"torno.internal/protocol"
 	"torno.internal/protocol/control"
 )
@@ -76,17 +75,10 @@ func (s *live) wanted() (*redact.Matcher, control.Proof, error) {
 		return nil, control.Proof{}, noSession(s.id)
 	}
 	proxied, exposed := s.secrets().Proxied()
-	var secrets []redact.Secret
+	secrets, wipe := searched(proxied)
+	defer wipe()
 	for _, sec := range proxied {
-		if sec.Meta.Inject.Scheme == control.SchemeSSH {
-			private, err := ssh.Private(sec.Value)
-			if err != nil {
-				return nil, control.Proof{}, fmt.Errorf("%s: %w", sec.Meta.Name, err)
-			}
-			defer private.Wipe()
-			sec.Value = private
-		}
-		secrets = append(secrets, redact.Secret{Value: sec.Value, Prefixes: sec.Preset().Prefix})
+		secrets = append(secrets, liveTokens(s.b.mints, &sec.Meta)...)
 	}
 	strong, weak := redact.Strong(secrets)
 	matcher := redact.NewMatcher(strong)

@@ -19,6 +19,9 @@ func (x *exchange) download(up *upstream.Exchange, b body) (clean bool, err erro
 	if err := x.readHead(up, b, &x.st.resp); err != nil {
 		return false, x.fail(err)
 	}
+	if x.retries(&x.st.resp, b) {
+		return false, errTokenRefused
+	}
 	return x.deliver(up, &x.st.resp)
 }
 

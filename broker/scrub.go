@@ -85,6 +85,7 @@ func (x *exchange) checkHead(resp *protocol.Response) (err error) {
 	if x.guarded == nil {
 		return nil
 	}
+	x.regard()
 	if resp.Fields, err = x.scrubFields(resp.Fields); err != nil || resp.Interim() {
 		return err
 	}

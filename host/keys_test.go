@@ -152,7 +152,7 @@ func TestMissionS6WriteOnly(t *testing.T) {
 // killBrokers is how often TestAttack36KillBroker kills.
 const killBrokers = 12
 
-// The real broker is killed at random moments while secrets are set, replaced and deleted and its key is rotated:
+// The real broker is killed at random moments while secrets are set, replaced and revoked and its key is rotated:
 // nothing that a command acknowledged is lost, the store and the audit verify, and a rotation comes to its end.
 func TestAttack36KillBroker(t *testing.T) {
 	h := newHouse(t, "")
@@ -188,7 +188,7 @@ func TestAttack36KillBroker(t *testing.T) {
 	t.Logf("%d versions and %d rotations in %d kills", acknowledged, rotated, killBrokers)
 }
 
-// churn sets versions, deletes and rotates until the broker is gone, and returns the last version and how many
+// churn sets versions, revokes them and rotates until the broker is gone, and returns the last version and how many
 // rotations were acknowledged.
 func (h *house) churn(round, version int, stop chan struct{}) (got [2]int) {
 	got[0] = version
@@ -199,10 +199,12 @@ func (h *house) churn(round, version int, stop chan struct{}) (got [2]int) {
 		default:
 		}
 		args := []string{"secrets", "set", "my-agent", "ANTHROPIC_API_KEY=" + anthropicKey}
-		switch {
-		case i%4 == 3:
+		switch i % 4 {
+		case 1:
+			args = []string{"secrets", "revoke", "my-agent", "ANTHROPIC_API_KEY"}
+		case 3:
 			args = []string{"key", "rotate"}
-		case i%4 == 2:
+		case 2:
 			args = []string{"secrets", "set", "passing", fmt.Sprintf("K_%d=%s", round, customKey), "--host", "api.example.org"}
 		}
 		cmd := h.command(args...)
@@ -213,7 +215,7 @@ func (h *house) churn(round, version int, stop chan struct{}) (got [2]int) {
 			return got // killed, or no longer there; a broker of the command's own would be busy
 		case args[0] == "key":
 			got[1]++
-		case args[2] == "my-agent":
+		case args[1] == "set" && args[2] == "my-agent":
 			_, rest, _ := bytes.Cut(out, []byte("version "))
 			var v int
 			if _, err := fmt.Sscan(string(bytes.TrimSuffix(bytes.Fields(rest)[0], []byte(","))), &v); err == nil {

@@ -15,6 +15,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,8 +31,8 @@ const (
 	customKey    = "c-4b7e1f9a2d8c3e6f5a0b1c2d3e4f5a6b"
 )
 
-// An upstream is a canned server for several hosts on one TLS port. It answers only whether the right
-// credential arrived, and never echoes one.
+// An upstream is a canned server for several hosts on one TLS port. Most answer only whether the right
+// credential arrived; those below echoHost repeat all that they get.
 type upstream struct {
 	*httptest.Server
 	ca string // PEM file of the CA that signed its certificate
@@ -82,6 +83,17 @@ func newUpstream(t *testing.T) *upstream {
 	mux.Handle("s3.us-east-1.amazonaws.com/", &bucket{objects: map[string][]byte{}})
 	mux.HandleFunc("bedrock-runtime.us-east-1.amazonaws.com/", bedrock)
 	files(mux)
+	hosts := slices.Clone(cannedHosts)
+	for _, s := range schemes {
+		hosts = append(hosts, s.name+echoHost)
+		mux.HandleFunc(s.name+echoHost+"/", func(w http.ResponseWriter, r *http.Request) {
+			if u.carries(r, s.value) {
+				repeat(w, r)
+				return
+			}
+			http.Error(w, "no credential", http.StatusUnauthorized)
+		})
+	}
 	u.git(t, mux)
 	u.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		u.mu.Lock()
@@ -89,7 +101,7 @@ func newUpstream(t *testing.T) *upstream {
 		u.mu.Unlock()
 		mux.ServeHTTP(w, r)
 	}))
-	cert, caPEM := issue(t, cannedHosts)
+	cert, caPEM := issue(t, hosts)
 	u.Server.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
 	u.EnableHTTP2 = true
 	u.StartTLS()
@@ -108,10 +120,27 @@ func (u *upstream) count(key string) int {
 	return u.seen[key]
 }
 
+// carries reports whether a request carries value anywhere, and counts it by the first label of its host.
+func (u *upstream) carries(r *http.Request, value string) bool {
+	user, password, _ := r.BasicAuth()
+	carried := strings.Contains(fmt.Sprint(r.RequestURI, r.Header, user, password), value)
+	if carried {
+		label, _, _ := strings.Cut(r.Host, ".")
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.seen["credential "+label]++
+	}
+	return carried
+}
+
 // brokerTOML routes the canned hosts to the upstream.
 func (u *upstream) brokerTOML() string {
+	hosts := slices.Clone(cannedHosts)
+	for _, s := range schemes {
+		hosts = append(hosts, s.name+echoHost)
+	}
 	var b strings.Builder
-	for _, h := range cannedHosts {
+	for _, h := range hosts {
 		fmt.Fprintf(&b, "[[upstream]]\nhost = %q\ndial = %q\nca = %q\n\n", h, u.Listener.Addr().String(), u.ca)
 	}
 	return b.String()

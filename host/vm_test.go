@@ -1,10 +1,8 @@
 package main_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"math"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -160,73 +158,6 @@ print("label", a.startswith("100."))`)
 	want := "quic refused at once\nquic v6 refused at once\nntp refused at once\nping refused at once\nraw refused at once\npacket refused at once\ndns over tls refused at once\nlabel True\n"
 	if r.stdout != want {
 		t.Errorf("stdout %q, want %q (stderr %q)", r.stdout, want, r.stderr)
-	}
-}
-
-// Attack 8: the memory is searched while the workload makes hundreds of calls to a host that repeats every
-// credential, under every scheme, and at the end.
-func TestVMAttack8Proof(t *testing.T) {
-	needVM(t)
-	h := newAgentHouse(t)
-	file := filepath.Join(h.dir, "proof.json")
-	r := h.runWith([]string{"--proof-file", file, "--memory", "512M"}, "/usr/bin/python3", "-c", `import requests, time
-s = requests.Session()
-until, n, masked = time.monotonic() + 8, 0, 0
-while time.monotonic() < until or n <= 30:
-    for url in ("https://api.anthropic.com/v1/echo", "https://api.openai.com/v1/echo", "https://api.anthropic.com/v1/models"):
-        r = s.get(url); n += 1; masked += "****" in r.text
-print(n > 30, masked > 0)`)
-	proofs := readProofs(t, file)
-	if r.code != 0 || len(proofs) < 2 {
-		t.Fatalf("exit %d, %d proofs, stdout %q, stderr %q", r.code, len(proofs), r.stdout, r.stderr)
-	}
-	for i, p := range proofs {
-		if p.Outcome != "clean" || !p.Control || p.Secrets != 2 || p.Present < 32<<20 {
-			t.Errorf("proof %d: %+v", i, p)
-		}
-	}
-}
-
-type proofResult struct {
-	Outcome string `json:"outcome"`
-	Control bool   `json:"control"`
-	Secrets int    `json:"secrets"`
-	Present int64  `json:"present"`
-}
-
-func readProofs(t *testing.T, file string) (proofs []proofResult) {
-	t.Helper()
-	b, err := os.ReadFile(file)
-	if err == nil {
-		err = json.Unmarshal(b, &proofs)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return proofs
-}
-
-// A guest that does hold a secret is caught, the run fails and the session is suspended.
-func TestVMAttack8LeakIsCaught(t *testing.T) {
-	needVM(t)
-	h := newAgentHouse(t)
-	leaky := filepath.Join(h.dir, "leaky-guest")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-X main.version="+anthropicKey, "-o", leaky, "../guest")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	file := filepath.Join(h.dir, "proof.json")
-	r := h.runWith([]string{"--guest", leaky, "--proof-file", file}, "true")
-	proofs := readProofs(t, file)
-	if r.code != 125 || len(proofs) == 0 || proofs[len(proofs)-1].Outcome != "leak" {
-		t.Errorf("exit %d, proofs %+v, stderr %q", r.code, proofs, r.stderr)
-	}
-	if out := h.must("audit", "tail", "--last", "20"); !strings.Contains(out, "proof_leak") {
-		t.Errorf("the audit does not tell:\n%s", out)
-	}
-	if strings.Contains(r.stderr+r.stdout, anthropicKey[20:40]) {
-		t.Error("the secret is in what torno printed")
 	}
 }
 

@@ -170,6 +170,16 @@ const (
 	SchemeQuery  = "query"  // a parameter of the query
 	SchemePath   = "path"   // a part of the path, from a template
 	SchemeCookie = "cookie" // a cookie beside the workload's own
+
+	// What follows is never sent to the audience: it gets access tokens, which are sent as bearer tokens.
+	SchemeOAuth2        = "oauth2"         // client credentials (RFC 6749 §4.4)
+	SchemeRefresh       = "refresh-token"  // a refresh token (RFC 6749 §6)
+	SchemeAssertion     = "jwt-bearer"     // an assertion signed with a key (RFC 7523 §2.1)
+	SchemeTokenExchange = "token-exchange" // a token for another (RFC 8693)
+	SchemeGitHubApp     = "github-app"     // a GitHub App's key, as one installation
+	SchemeGoogle        = "google"         // the JSON key of a Google service account, or of a user
+	SchemeAzure         = "azure"          // the client secret of an application in Entra ID
+	SchemeRegistry      = "registry"       // a password for a container registry's tokens
 )
 
 // Meta is everything about a secret but its value. It is bound to the sealed value as associated data,
@@ -404,6 +414,9 @@ type SessionCreated struct {
 	Boot     []byte   `json:"boot_nonce,omitempty"` // with CID: NonceSize bytes that the VM must be given, and nobody else; its hello carries them
 	Warnings []string `json:"warnings,omitempty"`
 }
+
+// SessionWaiting is the state of a session whose guest has not said hello.
+const SessionWaiting = "waiting"
 
 // SessionInfo is what sessions list and show print.
 type SessionInfo struct {

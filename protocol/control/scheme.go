@@ -96,6 +96,7 @@ type scheme struct {
 	params []param
 	check  func(key string, in Injector) error // what params together must be; nil: anything
 	value  func(in Injector, value []byte) error
+	mints  func(in Injector) string // the URL of the token endpoint; nil: the secret itself is sent
 }
 
 // A param is one parameter that a scheme takes.
@@ -116,6 +117,40 @@ var schemes = map[string]scheme{
 	SchemeQuery:  {params: []param{{"name", true, checkParameterName}}, value: checkTargetPart},
 	SchemePath:   {params: []param{{"template", true, checkPathTemplate}}, value: checkPathPart},
 	SchemeCookie: {params: []param{{"name", true, checkCookieName}}, value: checkCookieValue},
+
+	SchemeOAuth2: {
+		params: tokenParams(param{"id", true, checkWord}, param{"auth", false, checkAuth}, param{"alg", false, checkAlg}, param{"kid", false, checkWord}),
+		value:  checkClientSecret, mints: tokenParam,
+	},
+	SchemeRefresh: {
+		params: tokenParams(param{"id", false, checkWord}, param{"auth", false, checkAuth}),
+		value:  checkRefresh, mints: tokenParam,
+	},
+	SchemeAssertion: {
+		params: tokenParams(param{"iss", true, checkWord}, param{"sub", false, checkWord}, param{"aud", false, checkWord},
+			param{"alg", false, checkAlg}, param{"kid", false, checkWord}),
+		value: checkKey, mints: tokenParam,
+	},
+	SchemeTokenExchange: {
+		params: tokenParams(param{"id", false, checkWord}, param{"subject-type", false, checkWord}),
+		value:  checkSent, mints: tokenParam,
+	},
+	SchemeGitHubApp: {
+		params: []param{{"app", true, checkSegment}, {"installation", true, checkSegment}, {"api", false, checkTokenURL}},
+		value:  checkKey, mints: gitHubTokens,
+	},
+	SchemeGoogle: {
+		params: []param{{"scope", false, checkScope}, {"audience", false, checkScope}, {"token", false, checkTokenURL}},
+		check:  checkGoogle, value: checkGoogleKey, mints: googleTokens,
+	},
+	SchemeAzure: {
+		params: []param{{"tenant", true, checkSegment}, {"id", true, checkWord}, {"scope", false, checkScope}, {"login", false, checkTokenURL}},
+		value:  checkSent, mints: azureTokens,
+	},
+	SchemeRegistry: {
+		params: []param{{"realm", true, checkTokenURL}, {"service", true, checkWord}, {"user", false, checkUser}},
+		value:  checkSent, mints: func(in Injector) string { return in.Param("realm") },
+	},
 	SchemeSSH: {
 		params: []param{{ParamKnownHosts, true, checkKnownHosts}, {ParamUser, false, checkRole}},
 		value:  checkPrivateKey,

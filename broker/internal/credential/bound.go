@@ -8,8 +8,9 @@ import (
 	"torno.internal/protocol/control"
 )
 
-// Bound returns the secrets that may be sent to a, and those that could be: revoked ones and former versions,
-// for what a host was given before it may still repeat. The Set owns their values.
+// Bound returns the secrets that may be sent to a, or are traded for tokens there, and those that could be:
+// revoked ones and former versions, for what a host was given before it may still repeat. The Set owns their
+// values.
 func (s *Set) Bound(a protocol.Authority) []Secret {
 	var bound []Secret
 	for _, u := range s.byOrigin[a] {
@@ -23,7 +24,7 @@ func (s *Set) Bound(a protocol.Authority) []Secret {
 			}
 		}
 	}
-	return bound
+	return append(bound, s.mintingAt(a, bound)...)
 }
 
 // Apart returns the secrets of a scheme that go into no HTTP request, but for those that are revoked or expired. The Set
@@ -48,4 +49,17 @@ func (s Secret) Preset() control.Preset {
 		return control.Preset{}
 	}
 	return all[i]
+}
+
+// mintingAt returns the secrets that a is the token endpoint of, but for those in bound.
+func (s *Set) mintingAt(a protocol.Authority, bound []Secret) []Secret {
+	var minting []Secret
+	for _, sec := range slices.Concat(s.secrets, s.former) {
+		at, _, ok := sec.Meta.Inject.TokenEndpoint()
+		if !ok || at != a || slices.ContainsFunc(bound, func(b Secret) bool { return b.Meta.Name == sec.Meta.Name && b.Meta.Version == sec.Meta.Version }) {
+			continue
+		}
+		minting = append(minting, sec)
+	}
+	return minting
 }

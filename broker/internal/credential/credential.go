@@ -41,6 +41,9 @@ type targeter interface {
 
 // NewInjector returns the injector that m describes.
 func NewInjector(m control.Meta) (Injector, error) {
+	if m.Inject.Mints() {
+		return newMinted(m)
+	}
 	switch m.Inject.Scheme {
 	case control.SchemeBearer:
 		return bearer{}, nil

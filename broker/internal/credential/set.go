@@ -238,6 +238,9 @@ func (u *Use) Count(now time.Time) {
 // wipes each value once the request is sent. The secret is checked anew, so that nothing which would split a
 // request leaves whatever became of it since it was set.
 func (u *Use) Fields(req *protocol.Request) ([]Field, error) {
+	if u.Mints() {
+		return nil, errMints
+	}
 	err := u.secret.Value.Use(func(b []byte) error { return control.CheckValue(u.secret.Meta, b) })
 	if err != nil {
 		return nil, fmt.Errorf("secret %s version %d: %w", u.Name, u.Version, err)

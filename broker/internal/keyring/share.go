@@ -203,8 +203,7 @@ func compatible(all []share) ([]secretsharing.Share, error) {
 
 // encode returns the share's text.
 func (s *share) encode() []byte {
-	b := make([]byte, 0, shareSize)
-	b = append(append(s.bound(), s.number), s.scalar[:]...)
+	b := append(append(s.bound(), s.number), s.scalar[:]...)
 	b = append(b, s.wrapped[:]...)
 	sum := sha256.Sum256(b)
 	b = append(b, sum[:checksumSize]...)

@@ -37,6 +37,15 @@ func (s *Store) SetAnchor(a Anchor) (findings []error, err error) {
 	s.agents.mu.Lock()
 	defer s.agents.mu.Unlock()
 	s.anchor = a
+	older, err := s.olderSessions()
+	if err != nil {
+		return nil, err
+	}
+	findings, err = s.compare(a)
+	return append(older, findings...), err
+}
+
+func (s *Store) compare(a Anchor) (findings []error, err error) {
 	last, err := a.Last()
 	if err != nil {
 		return nil, fmt.Errorf("reading the audit for the last commit: %w", err)
@@ -96,6 +105,9 @@ func (s *Store) rolledBack(head, last Commit) ([]error, error) {
 		return nil, fmt.Errorf("reading the audit for what was changed since commit %d: %w", since, err)
 	}
 	findings := []error{&TamperedError{What: "the store", Why: fmt.Sprintf("it is at commit %d, the audit has recorded %d: an older one was put back", head.Number, last.Number)}}
+	if _, err := s.dropSessions(); err != nil {
+		return nil, err
+	}
 	err := s.commit(&s.agents, last.Number+1, func(e *edit) ([]Change, error) {
 		changes := []Change{{Event: EventRolledBack, Version: int(min(head.Number, maxVersion))}}
 		for _, c := range later {

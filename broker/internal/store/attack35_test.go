@@ -407,3 +407,79 @@ func TestVersionKey(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// Older records of sessions with the list and the manifest that they stand in: a session that was revoked since
+// does not return, and neither does any other.
+func TestAttack35OlderSessions(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	m := &memory{}
+	s := openStore(t, dir)
+	anchored(t, s, m)
+	furnish(t, s)
+	s.Close()
+	keep := map[string]map[string][]byte{}
+	sessions := func(tx *bbolt.Tx, f func(bucket *bbolt.Bucket, name string, key []byte) error) error {
+		for _, c := range []struct {
+			bucket []byte
+			prefix string
+		}{{bucketMeta, "sessions"}, {bucketPages, prefixSessions}, {bucketSessions, ""}} {
+			if err := tx.Bucket(c.bucket).ForEach(func(k, _ []byte) error {
+				if strings.HasPrefix(string(k), c.prefix) {
+					return f(tx.Bucket(c.bucket), string(c.bucket), bytes.Clone(k))
+				}
+				return nil
+			}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	doctor(t, dir, func(tx *bbolt.Tx) error {
+		return sessions(tx, func(b *bbolt.Bucket, name string, k []byte) error {
+			if keep[name] == nil {
+				keep[name] = map[string][]byte{}
+			}
+			keep[name][string(k)] = bytes.Clone(b.Get(k))
+			return nil
+		})
+	})
+	for _, revoked := range []bool{false, true} {
+		s = openStore(t, dir)
+		if f := anchored(t, s, m); len(f) > 0 {
+			t.Fatal(f)
+		}
+		if err := s.PutSession("s1", []byte("later")); err != nil {
+			t.Fatal(err)
+		}
+		if revoked {
+			if err := s.KeepSessions(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.Close()
+		doctor(t, dir, func(tx *bbolt.Tx) error {
+			for name, entries := range keep {
+				for k, v := range entries {
+					if err := tx.Bucket([]byte(name)).Put([]byte(k), v); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+		s = openStore(t, dir)
+		findings := anchored(t, s, m)
+		b, err := s.Session("s1")
+		if !revoked { // what is said not to be found, or this would test something else
+			if len(findings) > 0 || string(b) != "s1" {
+				t.Errorf("without KeepSessions: %v, %q", findings, b)
+			}
+		} else if len(findings) != 1 || !strings.Contains(findings[0].Error(), "s1") || !errors.Is(err, ErrNotFound) {
+			t.Errorf("found %v; the session: %q, %v", findings, b, err)
+		}
+		if broken := verify(t, s); len(broken) > 0 {
+			t.Error(broken)
+		}
+		s.Close()
+	}
+}

@@ -150,6 +150,9 @@ func (s *Store) restored(last Commit) (Verdict, error) {
 	if err != nil {
 		return v, err
 	}
+	if _, err := s.dropSessions(); err != nil { // one of them may have been revoked since
+		return v, err
+	}
 	s.agents.follow = &last
 	return v, s.commit(&s.agents, last.Number+1, func(*edit) ([]Change, error) {
 		return []Change{{Event: EventRestored, Name: fmt.Sprintf("commit %d", v.Commit)}}, nil

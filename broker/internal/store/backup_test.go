@@ -65,7 +65,10 @@ func TestBackupRestore(t *testing.T) {
 			if f := anchored(t, s, m); len(f) > 0 {
 				t.Errorf("found %v", f)
 			}
-			checkFurnished(t, s)
+			checkSecrets(t, s)
+			if ids, err := s.Sessions(); err != nil || len(ids) > 0 {
+				t.Errorf("sessions %v, %v: one may have been revoked since", ids, err)
+			}
 			if c := m.commits[len(m.commits)-1]; c.Changes[0].Event != EventRestored || c.Number <= last.Number {
 				t.Errorf("recorded: %+v", c)
 			}

@@ -8,7 +8,7 @@ import (
 )
 
 func FuzzDecodeManifest(f *testing.F) {
-	m := &manifest{keyID: "0123456789abcdef", commit: 7, prev: digest{1}, changes: []Change{{EventSet, "a", "K", 3}},
+	m := &manifest{keyID: "0123456789abcdef", commit: 7, prev: digest{1}, floor: 300, changes: []Change{{EventSet, "a", "K", 3}},
 		pages: map[string]digest{"a/a": {2}, "a/b": {3}}}
 	mac := &[32]byte{1}
 	b := m.encode(mac)

@@ -106,13 +106,22 @@ func child(dir, work string) {
 	fail(setForEver(s))
 }
 
-// setForEver sets, replaces and deletes secrets and prints each that was acknowledged.
+// setForEver sets, replaces, revokes and deletes secrets and prints each that was acknowledged.
 func setForEver(s *Store) error {
 	for {
 		name := string(rune('K' + rand.IntN(4)))
 		last, _, err := s.Last("a", name)
 		if err != nil {
 			return err
+		}
+		if rand.IntN(4) == 0 {
+			if _, err := s.RevokeSecret("a", name, last); errors.Is(err, ErrNotFound) || errors.Is(err, ErrRevoked) {
+				continue
+			} else if err != nil {
+				return err
+			}
+			fmt.Println("revoked", name, last)
+			continue
 		}
 		if rand.IntN(4) == 0 {
 			if _, err := s.DeleteSecret("a", name); errors.Is(err, ErrNotFound) {
@@ -235,7 +244,9 @@ func checkAcknowledged(t *testing.T, s *Store, acknowledged map[string]string) {
 		if err != nil || last < version {
 			t.Fatalf("%s: version %d is there, %s was acknowledged (%v)", name, last, ack, err)
 		}
-		if _, err := s.Secret("a", name, 0); last == version && (what == "deleted") != errors.Is(err, ErrNotFound) && what == "deleted" {
+		// What came after it, unacknowledged, may have deleted it too.
+		if _, err := s.Secret("a", name, 0); last == version && (what == "deleted" && !errors.Is(err, ErrNotFound) ||
+			what == "revoked" && !errors.Is(err, ErrRevoked) && !errors.Is(err, ErrNotFound)) {
 			t.Fatalf("%s: %s was acknowledged, and it is there: %v", name, ack, err)
 		}
 	}

@@ -189,6 +189,9 @@ func (s *Store) commit(l *ledger, number uint64, f func(*edit) ([]Change, error)
 		}
 		k := e.keys.newest()
 		next = &manifest{ledger: l.name, keyID: k.id, commit: max(number, v.m.commit+1), prev: v.at, changes: changes, pages: maps.Clone(v.m.pages)}
+		if l == &s.agents {
+			next.floor = s.sessionsAt(tx, v)
+		}
 		if l.follow != nil {
 			next.prev = l.follow.Manifest
 		}
@@ -206,6 +209,16 @@ func (s *Store) commit(l *ledger, number uint64, f func(*edit) ([]Change, error)
 		s.pending = &Commit{Number: next.commit, Manifest: v.digest, Changes: next.changes}
 	}
 	return nil
+}
+
+// sessionsAt returns the commit that the ledger of sessions is at, for the manifest of agents. One that was
+// changed outside of torno is where it was.
+func (s *Store) sessionsAt(tx *bbolt.Tx, agents *view) uint64 {
+	v, err := newView(&s.sessions, tx, agents.keys)
+	if err != nil {
+		return agents.m.floor
+	}
+	return max(v.m.commit, agents.m.floor)
 }
 
 // flush writes the pages that were changed.

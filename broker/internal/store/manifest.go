@@ -13,7 +13,7 @@ import (
 // SHA-256 of every entry. It is authenticated under a key derived from the broker's own, so that nobody
 // else can write one; an older one that is put back is found by the audit, which has the hash of each.
 //
-//	format (1) | key id | commit | SHA-256 of the manifest before (32) | changes | pages | HMAC-SHA256 (32)
+//	format (1) | key id | commit | SHA-256 of the manifest before (32) | sessions | changes | pages | HMAC-SHA256 (32)
 //
 // Numbers are unsigned varints in their shortest spelling, strings have their length before them, changes
 // and pages their count. Pages stand in ascending order of their keys.
@@ -22,6 +22,7 @@ type manifest struct {
 	keyID   string
 	commit  uint64            // 1 for the first change of the store
 	prev    digest            // of the manifest before, with its MAC
+	floor   uint64            // of agents: the commit that the ledger of sessions was at, at least
 	changes []Change          // what this commit did
 	pages   map[string]digest // by the page's key
 }
@@ -54,6 +55,7 @@ func (m *manifest) encode(mac *[32]byte) []byte {
 	b := []byte{manifestFormat}
 	b = appendText(b, m.keyID)
 	b = append(binary.AppendUvarint(b, m.commit), m.prev[:]...)
+	b = binary.AppendUvarint(b, m.floor)
 	b = binary.AppendUvarint(b, uint64(len(m.changes)))
 	for _, c := range m.changes {
 		b = appendText(appendText(appendText(b, c.Event), c.Agent), c.Name)
@@ -118,6 +120,7 @@ func parseManifest(body []byte) (*manifest, error) {
 	}
 	m := &manifest{keyID: r.text(), commit: r.number(1<<63 - 1)}
 	copy(m.prev[:], r.take(sha256.Size))
+	m.floor = r.number(1<<63 - 1)
 	for range r.number(maxChanges) {
 		c := Change{Event: r.text(), Agent: r.text(), Name: r.text(), Version: int(r.number(maxVersion))}
 		if r.bad {

@@ -25,6 +25,7 @@ const (
 	EventRolledBack = "store_rolled_back"
 	EventCut        = "audit_cut"
 	EventRestored   = "store_restored"
+	EventSessions   = "sessions_kept"
 	EventRotated    = "key_rotated"
 	EventProtected  = "key_protected"
 	EventSplit      = "key_split"

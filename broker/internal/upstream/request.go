@@ -22,6 +22,9 @@ func (x *Exchange) WriteHead(req *protocol.Request, creds []credential.Field, le
 	return x.writeHead(req, creds, length, nil)
 }
 
+// Confide has the request's head, and what leaves together with it, wiped from the buffers when it has left.
+func (x *Exchange) Confide() { x.conn.w.Confide() }
+
 // writeHead is WriteHead with fields of this hop's own.
 func (x *Exchange) writeHead(req *protocol.Request, creds []credential.Field, length int64, own protocol.Fields) error {
 	if err := checkRequest(req); err != nil {

@@ -59,9 +59,11 @@ func (p *prover) watch(ctx context.Context, vm *vmm.VM) {
 			case <-vm.Done():
 				return
 			case <-time.After(wait/2 + rand.N(wait)):
-				p.once(ctx)
+				if p.greeted(ctx) {
+					p.once(ctx)
+					wait = nextProof
+				}
 			}
-			wait = nextProof
 		}
 	}()
 }
@@ -71,6 +73,13 @@ func (p *prover) last(ctx context.Context) {
 	p.cancel()
 	<-p.done
 	p.once(ctx)
+}
+
+// greeted reports whether the guest has said hello. Before that it holds nothing that a search could find.
+func (p *prover) greeted(ctx context.Context) bool {
+	var info control.SessionInfo
+	err := p.c.do(ctx, "GET", control.PathSession+p.session, nil, &info)
+	return err == nil && info.State != control.SessionWaiting
 }
 
 // once pauses the VM and has its memory searched.

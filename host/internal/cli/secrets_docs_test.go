@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"encoding/pem"
 	"os"
 	"regexp"
@@ -15,7 +16,19 @@ import (
 
 // TestSchemesPage runs every command of docs/schemes.md.
 func TestSchemesPage(t *testing.T) {
-	runPage(t, "schemes.md", 10, map[string]string{"secret": "made-up-0123456789:abcdefghij\n"})
+	key := "-----BEGIN PRIVATE KEY-----\nbWFkZSB1cA==\n-----END PRIVATE KEY-----\n"
+	files := map[string]string{"key.pem": key, "secret": "made-up-0123456789:abcdefghij\n"}
+	for name, value := range map[string]map[string]string{
+		"key.json":  {"type": "service_account", "client_email": "robot@example.org", "private_key": key},
+		"user.json": {"type": "authorized_user", "client_id": "c", "client_secret": "made-up", "refresh_token": "made-up"},
+	} {
+		b, err := json.Marshal(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = string(b)
+	}
+	runPage(t, "schemes.md", 20, files)
 }
 
 // TestSSHPage runs every command of docs/ssh.md that sets a key.
@@ -83,7 +96,7 @@ func words(line string) []string {
 
 func TestSchemeFlag(t *testing.T) {
 	for _, c := range []struct{ as, want string }{
-		{"digest", "none of basic"}, {"basic:realm=x", "no parameter"}, {"query", "needs name"}, {"basic:user", "NAME=VALUE"}, {"path:template=/x", "lacks {T}"},
+		{"digest", "none of azure"}, {"basic:realm=x", "no parameter"}, {"query", "needs name"}, {"basic:user", "NAME=VALUE"}, {"path:template=/x", "lacks {T}"},
 	} {
 		newBroker(t)
 		if r := torno(t, "", "secrets", "set", "my-agent", "T=x0123456789abcdef0123", "--host", "a.example", "--as", c.as); r.code != 2 || !strings.Contains(r.errOut, c.want) {

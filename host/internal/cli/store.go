@@ -99,7 +99,8 @@ the file "key" into the state directory.
 Everything in the backup is checked before anything is replaced. A store that is
 there is replaced only with --force, and kept as store.db.before-restore. Secrets
 that were set or deleted after the backup was made are as they were before that;
-their version numbers count on from there, and sessions are as they were.
+their version numbers count on from there. Sessions have ended: one of them may
+have been revoked since.
 
 The audit goes on, and records that the store was restored. A checkpoint of it
 that was kept elsewhere still verifies: it is how anybody else can tell a store

@@ -1,0 +1,31 @@
+package credential
+
+import (
+	"errors"
+
+	"torno.internal/protocol"
+	"torno.internal/protocol/control"
+	"torno.internal/protocol/secret"
+)
+
+// newMinted returns the injector of access tokens that the secret m mints: bearer tokens (RFC 6750), which
+// GitHub wants as passwords where git speaks HTTP.
+func newMinted(m control.Meta) (Injector, error) {
+	if m.Inject.Scheme == control.SchemeGitHubApp {
+		return newGit(m)
+	}
+	return bearer{}, nil
+}
+
+// Mints reports whether requests get an access token instead of the secret.
+func (u *Use) Mints() bool { return u.secret.Meta.Inject.Mints() }
+
+// Secret returns the secret. Its Set owns the value.
+func (u *Use) Secret() Secret { return u.secret }
+
+// TokenFields is Fields with an access token that the secret minted.
+func (u *Use) TokenFields(token secret.Value, req *protocol.Request) ([]Field, error) {
+	return u.Injector.Apply(token, req)
+}
+
+var errMints = errors.New("the secret mints access tokens, and is not sent itself")

@@ -1,0 +1,89 @@
+package credential
+
+import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+
+	"torno.internal/broker/internal/redact"
+	"torno.internal/broker/internal/ssh"
+	"torno.internal/protocol/control"
+	"torno.internal/protocol/secret"
+)
+
+// Searched returns what of the secret is searched for where it must not be: all of it or, of a document with
+// public parts, what is confidential in it. Wipe the parts by WipeSearched; the whole value is the Set's.
+func (s Secret) Searched() []redact.Secret {
+	var parts []redact.Secret
+	add := func(b []byte) {
+		if len(b) > 0 {
+			parts = append(parts, redact.Secret{Value: secret.New(b)})
+		}
+	}
+	_ = s.Value.Use(func(value []byte) error {
+		switch in := s.Meta.Inject; in.Scheme {
+		case control.SchemeSSH:
+			if private, err := ssh.Private(s.Value); err == nil {
+				add(private.AppendTo(nil))
+				private.Wipe()
+			}
+		case control.SchemeAssertion, control.SchemeGitHubApp, control.SchemeOAuth2:
+			privateNumbers(value, add)
+		case control.SchemeGoogle, control.SchemeRefresh:
+			if k, err := control.ParseGoogleKey(value); err == nil {
+				privateNumbers([]byte(k.Key), add)
+				add([]byte(k.ClientSecret))
+				add([]byte(k.RefreshToken))
+			}
+		}
+		return nil
+	})
+	if len(parts) == 0 {
+		return []redact.Secret{{Value: s.Value, Prefixes: s.Preset().Prefix}}
+	}
+	return parts
+}
+
+// WipeSearched wipes what Searched made of s.
+func (s Secret) WipeSearched(parts []redact.Secret) {
+	for _, p := range parts {
+		if p.Value != s.Value {
+			p.Value.Wipe()
+		}
+	}
+}
+
+// privateNumbers calls add with each number of a private key in PEM that nobody else knows. What surrounds
+// them is the same in all keys of a kind, or public.
+func privateNumbers(key []byte, add func([]byte)) {
+	block, _ := pem.Decode(key)
+	if block == nil {
+		return
+	}
+	defer secret.Wipe(block.Bytes)
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		if k, err := x509.ParsePKCS1PrivateKey(block.Bytes); err == nil {
+			parsed = k
+		} else if k, err := x509.ParseECPrivateKey(block.Bytes); err == nil {
+			parsed = k
+		}
+	}
+	switch k := parsed.(type) {
+	case *rsa.PrivateKey:
+		for _, n := range append([]*big.Int{k.D, k.Precomputed.Dp, k.Precomputed.Dq, k.Precomputed.Qinv}, k.Primes...) {
+			if n != nil {
+				add(n.Bytes())
+			}
+		}
+	case *ecdsa.PrivateKey:
+		if b, err := k.Bytes(); err == nil {
+			add(b)
+		}
+	case ed25519.PrivateKey:
+		add(k.Seed())
+	}
+}

@@ -1,0 +1,166 @@
+package mint
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"torno.internal/protocol/secret"
+)
+
+// An answered is what a token endpoint's answer says.
+type answered struct {
+	access  []byte
+	refresh []byte        // takes the place of the one that was used; empty: none
+	life    time.Duration // clamped
+}
+
+// token returns the token, got at now, and owns its bytes.
+func (a *answered) token(now time.Time) *Token {
+	return &Token{
+		Value: secret.New(a.access), got: now,
+		renew: now.Add(a.life - min(ahead, a.life/4)), expires: now.Add(a.life),
+	}
+}
+
+// A body is the JSON of an answer: RFC 6749 §5.1, and how GitHub and registries spell it.
+type body struct {
+	AccessToken  text            `json:"access_token"`
+	IDToken      text            `json:"id_token"`
+	RefreshToken text            `json:"refresh_token"`
+	Token        text            `json:"token"`      // of GitHub and of registries
+	TokenType    string          `json:"token_type"` // Bearer, or left out
+	ExpiresIn    json.RawMessage `json:"expires_in"` // seconds, as a number or a string
+	ExpiresAt    string          `json:"expires_at"` // RFC 3339
+	Error        json.RawMessage `json:"error"`
+}
+
+// text is a JSON string, in bytes that can be wiped.
+type text []byte
+
+func (t *text) UnmarshalJSON(b []byte) error {
+	if bytes.Equal(b, []byte("null")) {
+		return nil
+	}
+	if len(b) >= 2 && b[0] == '"' && bytes.IndexByte(b, '\\') < 0 {
+		*t = bytes.Clone(b[1 : len(b)-1])
+		return nil
+	}
+	var s string
+	err := json.Unmarshal(b, &s)
+	*t = []byte(s)
+	return err
+}
+
+// readAnswer checks an answer and returns what it says. Its errors quote nothing but a status and an error code in the
+// alphabet of such codes.
+func readAnswer(g grant, a *Answer, now time.Time) (*answered, error) {
+	switch {
+	case len(a.Content) > maxAnswer:
+		return nil, fmt.Errorf("the token endpoint answers more than %d bytes", maxAnswer)
+	case a.Status >= 300 && a.Status < 400:
+		return nil, fmt.Errorf("the token endpoint answers %d, and no redirect is followed", a.Status)
+	case a.Status != 200 && a.Status != 201:
+		return nil, fmt.Errorf("the token endpoint answers %d%s%s", a.Status, errorCode(a.Content), clockNote(a, now))
+	}
+	var b body
+	if err := json.Unmarshal(a.Content, &b); err != nil {
+		return nil, errors.New("the token endpoint's answer is not JSON as RFC 6749 has it")
+	}
+	access := b.AccessToken
+	if len(access) == 0 {
+		access = b.Token
+	}
+	if g.id() {
+		access = b.IDToken
+	}
+	defer wipeOthers(&b, access)
+	switch {
+	case len(access) == 0:
+		return nil, fmt.Errorf("the token endpoint's answer has no token%s", errorCode(a.Content))
+	case b.TokenType != "" && !strings.EqualFold(b.TokenType, "bearer") && !g.id():
+		return nil, errors.New("the token is of a type other than Bearer")
+	case !isToken(access):
+		return nil, errors.New("the token is too long, or holds what no field can carry")
+	case len(b.RefreshToken) > 0 && !isToken(b.RefreshToken):
+		return nil, errors.New("the refresh token is too long, or holds what no field can carry")
+	}
+	life, err := b.life(a, now)
+	if err != nil {
+		return nil, err
+	}
+	return &answered{access: access, refresh: bytes.Clone(b.RefreshToken), life: life}, nil
+}
+
+func wipeOthers(b *body, kept text) {
+	for _, t := range []text{b.AccessToken, b.IDToken, b.Token, b.RefreshToken} {
+		if len(t) > 0 && (len(kept) == 0 || &t[0] != &kept[0]) {
+			secret.Wipe(t)
+		}
+	}
+}
+
+// life returns how long the token lives. Whatever the endpoint says, it is renewed neither at every request nor
+// once a year.
+func (b *body) life(a *Answer, now time.Time) (time.Duration, error) {
+	said := lifetime
+	switch {
+	case len(b.ExpiresIn) > 0 && !bytes.Equal(b.ExpiresIn, []byte("null")):
+		n, err := strconv.ParseFloat(string(bytes.Trim(b.ExpiresIn, `"`)), 64)
+		if err != nil || math.IsNaN(n) {
+			return 0, errors.New("the token's lifetime is not a number")
+		}
+		said = time.Duration(max(0, min(n, maxLifetime.Seconds()))) * time.Second
+	case b.ExpiresAt != "":
+		at, err := time.Parse(time.RFC3339, b.ExpiresAt)
+		if err != nil {
+			return 0, errors.New("the token's expiry is not a time")
+		}
+		if date, err := http.ParseTime(a.Fields.Get("date")); err == nil {
+			now = date // by the clock that the expiry was reckoned with
+		}
+		said = at.Sub(now)
+	}
+	return min(max(said, minLifetime), maxLifetime), nil
+}
+
+// isToken accepts what RFC 6750 §2.1 lets a token be made of, and a little more that is in use.
+func isToken(b []byte) bool {
+	for _, c := range b {
+		if c <= ' ' || c >= 0x7f || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return len(b) > 0 && len(b) <= maxToken
+}
+
+// errorCode returns the error code of an answer (RFC 6749 §5.2), if it looks like one.
+func errorCode(content []byte) string {
+	var b body
+	var code string
+	if len(content) > maxAnswer || json.Unmarshal(content, &b) != nil || json.Unmarshal(b.Error, &code) != nil {
+		return ""
+	}
+	if code == "" || len(code) > 64 || strings.Trim(code, "abcdefghijklmnopqrstuvwxyz_") != "" {
+		return ""
+	}
+	return ", " + code
+}
+
+// clockSlack is how far two clocks may be apart before it is worth a word.
+const clockSlack = 2 * time.Minute
+
+// clockNote says how far the endpoint's clock is from ours, where that may be why it refuses.
+func clockNote(a *Answer, now time.Time) string {
+	date, err := http.ParseTime(a.Fields.Get("date"))
+	if err != nil || date.Sub(now).Abs() < clockSlack {
+		return ""
+	}
+	return fmt.Sprintf("; its clock is %v from this host's", date.Sub(now).Round(time.Minute))
+}

@@ -1,0 +1,292 @@
+// Package mint trades secrets for access tokens at token endpoints (OAuth 2.0, RFC 6749 §3.2, and what grew
+// around it), and keeps the tokens in memory until shortly before they expire. A secret that mints never goes
+// to the hosts that it is for: they get tokens.
+//
+// Where a token endpoint is, is sealed with the secret. It is reached through the same guarded dialer as
+// every upstream, no redirect is followed, and what it answers is bounded and checked before anything is made
+// of it.
+package mint
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"torno.internal/protocol"
+	"torno.internal/protocol/control"
+	"torno.internal/protocol/secret"
+)
+
+// Limits on tokens.
+const (
+	maxTokens   = 128              // of one version of a secret, that are kept
+	maxAnswer   = 64 << 10         // bytes of a token endpoint's answer
+	maxToken    = 16 << 10         // bytes of a token
+	minLifetime = 30 * time.Second // what a shorter lifetime is taken for
+	maxLifetime = 24 * time.Hour   // and a longer one
+	lifetime    = 5 * time.Minute  // and none at all
+	ahead       = 5 * time.Minute  // how long before its end a token is renewed; at most a quarter of its life
+	freshness   = 10 * time.Second // Minter.Fresh where that is zero
+	timeout     = 20 * time.Second // one call of a token endpoint, the dial included
+	minBackOff  = time.Second      // after a call that failed, doubled each time
+	maxBackOff  = time.Minute
+)
+
+// Timeout is how long one call of a token endpoint may take.
+const Timeout = timeout
+
+// A Source is a secret that mints.
+type Source struct {
+	Meta  control.Meta
+	Value secret.Value
+
+	// Replace stores what takes the value's place from now on: a refresh token that was issued with an access
+	// token (RFC 6749 §6). Nil: nothing can.
+	Replace func(value []byte) error
+}
+
+// A Token is an access token. It is immutable, and never wiped while somebody may use it.
+type Token struct {
+	Value secret.Value
+
+	got, renew, expires time.Time
+}
+
+// A Fetcher calls token endpoints. It follows no redirect and returns answers of any status.
+type Fetcher interface {
+	Fetch(ctx context.Context, agent string, req *Request) (*Answer, error)
+}
+
+// An Event says that a token endpoint was called.
+type Event struct {
+	Meta     *control.Meta
+	Endpoint protocol.Authority
+	Err      error // nil: there is a token. It quotes no secret
+}
+
+// A Minter keeps tokens. It is safe for concurrent use. Close it when done.
+type Minter struct {
+	Fetcher Fetcher
+	Notify  func(Event)   // called after each call of a token endpoint; nil: nobody is told
+	Fresh   time.Duration // a token that is younger is not renewed because a host refuses it; zero: 10 s
+
+	ctx    context.Context // of all flights
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu       sync.Mutex
+	closed   bool
+	families map[family]*tokens
+}
+
+// A family is one version of a secret.
+type family struct {
+	agent, name string
+	version     int
+}
+
+// tokens are those of one family, by what they are for.
+type tokens struct {
+	current    map[string]*entry
+	former     []*Token // replaced ones, which hosts may still repeat
+	generation uint64   // how many there have been
+	replaced   *secret.Value
+}
+
+// An entry is what is known of one token.
+type entry struct {
+	token   *Token  // nil: none yet
+	flight  *flight // nil: none under way
+	err     error   // of the last call, if it failed
+	retry   time.Time
+	backOff time.Duration
+}
+
+// New returns a Minter.
+func New(f Fetcher, notify func(Event)) *Minter {
+	m := &Minter{Fetcher: f, Notify: notify, families: map[family]*tokens{}}
+	m.ctx, m.cancel = context.WithCancel(context.Background())
+	return m
+}
+
+// Close ends the calls that are under way and forgets all tokens.
+func (m *Minter) Close() {
+	m.mu.Lock()
+	m.closed = true
+	m.families = nil
+	m.mu.Unlock()
+	m.cancel()
+	m.wg.Wait()
+}
+
+var (
+	errClosed   = errors.New("the broker is ending")
+	errTooMany  = errors.New("too many different tokens of one secret")
+	errNoMinter = errors.New("the secret mints nothing")
+)
+
+// Token returns a token for src that has not expired. Purpose is what of a request decides which token it
+// needs, as Purpose returns it. One that is about to expire is renewed while it is still used; whoever needs one that is not
+// there waits for the one call that is under way. Errors are *protocol.RefusedError.
+func (m *Minter) Token(ctx context.Context, src *Source, purpose string) (*Token, error) {
+	now := time.Now()
+	t, f, err := m.look(src, purpose, now)
+	if err != nil {
+		return nil, protocol.Refuse(protocol.ReasonCredential, err)
+	}
+	if t != nil && now.Before(t.expires) {
+		return t, nil
+	}
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+		return nil, protocol.Refuse(protocol.ReasonSessionEnded, context.Cause(ctx))
+	}
+	if f.err != nil {
+		return nil, protocol.Refuse(protocol.ReasonCredential, f.err)
+	}
+	return f.token, nil
+}
+
+// look returns a token that can be used, or the flight that will bring one.
+func (m *Minter) look(src *Source, purpose string, now time.Time) (*Token, *flight, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return nil, nil, errClosed
+	}
+	fam := family{src.Meta.Agent, src.Meta.Name, src.Meta.Version}
+	all := m.families[fam]
+	if all == nil {
+		all = &tokens{current: map[string]*entry{}}
+		m.families[fam] = all
+	}
+	e := all.current[purpose]
+	if e == nil {
+		if all.expire(now); len(all.current)+len(all.former) >= maxTokens {
+			return nil, nil, errTooMany
+		}
+		e = &entry{}
+		all.current[purpose] = e
+	}
+	usable := e.token != nil && now.Before(e.token.expires)
+	if usable && now.Before(e.token.renew) {
+		return e.token, nil, nil
+	}
+	if e.flight == nil {
+		if now.Before(e.retry) {
+			if usable {
+				return e.token, nil, nil
+			}
+			return nil, nil, e.err
+		}
+		if err := m.start(fam, all, e, src, purpose); err != nil {
+			return nil, nil, err
+		}
+	}
+	return e.token, e.flight, nil
+}
+
+// expire forgets tokens that no host takes any more.
+func (all *tokens) expire(now time.Time) {
+	kept := all.former[:0]
+	for _, t := range all.former {
+		if now.Before(t.expires) {
+			kept = append(kept, t)
+		}
+	}
+	clear(all.former[len(kept):])
+	all.former = kept
+	for purpose, e := range all.current {
+		if e.flight == nil && (e.token == nil || !now.Before(e.token.expires)) && !now.Before(e.retry) {
+			delete(all.current, purpose)
+		}
+	}
+}
+
+// Refused says that a host did not take t. The next Token is another one, unless t is so young that another
+// would not help.
+func (m *Minter) Refused(src *Source, purpose string, t *Token) (another bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := m.families[family{src.Meta.Agent, src.Meta.Name, src.Meta.Version}]
+	if all == nil || all.current[purpose] == nil {
+		return false
+	}
+	e := all.current[purpose]
+	if e.token != t {
+		return e.token != nil
+	}
+	now := time.Now()
+	if now.Sub(t.got) < cmp.Or(m.Fresh, freshness) || now.Before(e.retry) {
+		return false
+	}
+	all.former = append(all.former, t)
+	e.token = nil
+	return true
+}
+
+// Live returns the tokens of one version of a secret that a host may have been given and still take, and how
+// many there have been: while that stays the same, so do they, but for those that expire.
+func (m *Minter) Live(meta *control.Meta) ([]*Token, uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := m.families[family{meta.Agent, meta.Name, meta.Version}]
+	if all == nil {
+		return nil, 0
+	}
+	live := append([]*Token(nil), all.former...)
+	for _, e := range all.current {
+		if e.token != nil {
+			live = append(live, e.token)
+		}
+	}
+	return live, all.generation
+}
+
+// Generation returns how many tokens there have been of one version of a secret.
+func (m *Minter) Generation(meta *control.Meta) uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if all := m.families[family{meta.Agent, meta.Name, meta.Version}]; all != nil {
+		return all.generation
+	}
+	return 0
+}
+
+// Forget ends the use of the tokens of one version of a secret, or of all for 0. Live still returns them: hosts
+// that were given them may repeat them.
+func (m *Minter) Forget(agent, name string, version int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for fam, all := range m.families {
+		if fam.agent != agent || fam.name != name || version != 0 && fam.version != version {
+			continue
+		}
+		for _, e := range all.current {
+			if e.token != nil {
+				all.former = append(all.former, e.token)
+			}
+		}
+		clear(all.current)
+		if all.replaced != nil {
+			all.replaced.Wipe()
+			all.replaced = nil
+		}
+	}
+}
+
+// Public returns the beginning of a token that is no secret: of a JWT (RFC 7519) what is before its signature,
+// which hosts may have in common in all that they issue.
+func (t *Token) Public() (prefix string) {
+	_ = t.Value.Use(func(b []byte) error {
+		if bytes.HasPrefix(b, []byte("eyJ")) && bytes.Count(b, []byte(".")) == 2 {
+			prefix = string(b[:bytes.LastIndexByte(b, '.')+1])
+		}
+		return nil
+	})
+	return prefix
+}

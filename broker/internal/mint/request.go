@@ -1,0 +1,131 @@
+package mint
+
+import (
+	"fmt"
+	"time"
+
+	"torno.internal/protocol"
+	"torno.internal/protocol/control"
+	"torno.internal/protocol/secret"
+)
+
+// A Request is one call of a token endpoint.
+type Request struct {
+	Authority     protocol.Authority
+	Method, Path  string       // Path may hold a query, but no secret
+	Content       []byte       // a form, or empty
+	JSON          bool         // the content is JSON instead
+	Authorization secret.Value // of the field; empty: none
+}
+
+func (r *Request) wipe() {
+	secret.Wipe(r.Content)
+	r.Authorization.Wipe()
+}
+
+// An Answer is a token endpoint's. Content is the Minter's to wipe.
+type Answer struct {
+	Status  int
+	Fields  protocol.Fields
+	Content []byte // at most MaxAnswer+1 bytes: whoever has more says so by that
+}
+
+// MaxAnswer bounds the content of an answer, in bytes.
+const MaxAnswer = maxAnswer
+
+// A grant makes requests for tokens out of one kind of secret.
+type grant interface {
+	request(value []byte, purpose string, now time.Time) (*Request, error)
+	// id reports whether the answer's id_token is the token (OpenID Connect Core §3.1.3.3).
+	id() bool
+}
+
+// newGrant returns the grant of the secret that m describes.
+func newGrant(m *control.Meta) (grant, error) {
+	a, path, ok := m.Inject.TokenEndpoint()
+	if !ok {
+		return nil, errNoMinter
+	}
+	to := endpoint{a, path}
+	switch m.Inject.Scheme {
+	case control.SchemeOAuth2:
+		return clientCredentials{to, m.Inject}, nil
+	case control.SchemeRefresh:
+		return refreshToken{to, m.Inject}, nil
+	case control.SchemeAssertion:
+		return assertion{to, m.Inject}, nil
+	case control.SchemeTokenExchange:
+		return exchange{to, m.Inject}, nil
+	case control.SchemeGitHubApp:
+		return gitHubApp{to, m.Inject}, nil
+	case control.SchemeGoogle:
+		return google{to, m.Inject}, nil
+	case control.SchemeAzure:
+		return azure{to, m.Inject}, nil
+	case control.SchemeRegistry:
+		return registry{to, m.Inject}, nil
+	}
+	return nil, fmt.Errorf("scheme %q: %w", m.Inject.Scheme, errNoMinter)
+}
+
+// An endpoint is where tokens are got.
+type endpoint struct {
+	authority protocol.Authority
+	path      string
+}
+
+// post returns a request with a form.
+func (e endpoint) post(f *form) *Request {
+	return &Request{Authority: e.authority, Method: "POST", Path: e.path, Content: f.b}
+}
+
+// url returns the endpoint as an audience names it.
+func (e endpoint) url() string {
+	host := e.authority.String()
+	if suffix := fmt.Sprintf(":%d", protocol.DefaultPort("https")); len(host) > len(suffix) && host[len(host)-len(suffix):] == suffix {
+		host = host[:len(host)-len(suffix)]
+	}
+	return "https://" + host + e.path
+}
+
+// A form is content of application/x-www-form-urlencoded, in memory that is wiped.
+type form struct{ b []byte }
+
+// add appends a parameter, unless it is empty.
+func (f *form) add(name, value string) { f.addBytes(name, []byte(value)) }
+
+func (f *form) addBytes(name string, value []byte) {
+	if len(value) == 0 {
+		return
+	}
+	f.grow(len(name) + 2 + 3*len(value))
+	if len(f.b) > 0 {
+		f.b = append(f.b, '&')
+	}
+	f.b = append(append(f.b, name...), '=')
+	f.b = appendFormEscaped(f.b, value)
+}
+
+// grow makes room without leaving a copy behind.
+func (f *form) grow(n int) {
+	if cap(f.b)-len(f.b) >= n {
+		return
+	}
+	b := append(make([]byte, 0, 2*len(f.b)+n+256), f.b...)
+	secret.Wipe(f.b)
+	f.b = b
+}
+
+// appendFormEscaped appends value percent-encoded, which every decoder of forms reads.
+func appendFormEscaped(b, value []byte) []byte {
+	const digits = "0123456789ABCDEF"
+	for _, c := range value {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '.', c == '_', c == '~':
+			b = append(b, c)
+		default:
+			b = append(b, '%', digits[c>>4], digits[c&15])
+		}
+	}
+	return b
+}

@@ -1,0 +1,84 @@
+package broker
+
+import (
+	"errors"
+	"time"
+
+	"torno.internal/broker/internal/audit"
+	"torno.internal/broker/internal/mint"
+	"torno.internal/broker/internal/upstream"
+	"torno.internal/protocol"
+)
+
+// minting is what an exchange has to do with an access token.
+type minting struct {
+	source  *mint.Source // nil: its secret mints none
+	purpose string
+	token   *mint.Token
+	sent    protocol.Fields // the request's, before what the workload sent as a credential was removed
+	target  string
+	retried bool
+}
+
+// errTokenRefused says that the host did not take the token, and that another one is worth a try.
+var errTokenRefused = errors.New("the host does not take the token")
+
+// retries reports whether the request is sent once more, with another token: the host refused this one before
+// its time, nothing can have come of the request, and no person allowed it just once.
+func (x *exchange) retries(resp *protocol.Response, b body) bool {
+	if resp.Status != 401 || x.token == nil || x.retried || x.asks || !b.whole || b.length > 0 {
+		return false
+	}
+	switch x.req.Method {
+	case "GET", "HEAD", "OPTIONS":
+		return x.s.b.mints.Refused(x.source, x.purpose, x.token)
+	}
+	return false
+}
+
+// again sends the request once more: it is decided on anew, and has a record of its own.
+func (x *exchange) again() (bool, error) {
+	x.retried = true
+	x.req.Fields, x.req.Path = x.sent, x.target
+	err := x.decide(false)
+	if err == nil && x.asks {
+		err = protocol.Refuse(protocol.ReasonAskDenied, nil)
+	}
+	if err == nil {
+		err = x.reauthorise()
+	}
+	id, berr := x.s.b.audit.Begin(x.record())
+	if berr != nil {
+		return false, x.fail(unrecorded(berr))
+	}
+	x.endRecord()
+	if x.id = id; err != nil {
+		return false, x.fail(err)
+	}
+	up, err := x.open(x.s.ctx, upstream.PoolKey{Session: x.s.id, Scheme: x.req.Scheme, Authority: x.authority, HTTP2: x.http2})
+	if err != nil {
+		return false, x.fail(err)
+	}
+	defer up.Release(false)
+	if err := x.reauthorise(); err != nil {
+		return false, x.fail(err)
+	}
+	b := body{whole: true}
+	if err := x.writeHead(up, b.length); err != nil {
+		return false, x.fail(err)
+	}
+	return x.forwardWhole(up, b)
+}
+
+// endRecord ends the record of the first try.
+func (x *exchange) endRecord() {
+	x.outcome.Status, x.outcome.Duration = 401, time.Since(x.started)
+	if err := x.s.b.audit.End(x.id, &x.outcome); err != nil {
+		x.s.log.Error("recording an exchange's end", "err", err)
+	}
+	if x.coding != "" {
+		x.s.decoding.Add(-1)
+		x.coding = ""
+	}
+	x.outcome, x.started = audit.Outcome{Masked: x.outcome.Masked}, time.Now()
+}

@@ -1,0 +1,224 @@
+package control
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+
+	"torno.internal/protocol"
+)
+
+// Defaults of parameters.
+const (
+	DefaultGitHubAPI   = "https://api.github.com"
+	DefaultGoogleToken = "https://oauth2.googleapis.com/token"
+	DefaultAzureLogin  = "https://login.microsoftonline.com"
+	DefaultGoogleScope = "https://www.googleapis.com/auth/cloud-platform"
+	DefaultAzureScope  = "https://management.azure.com/.default"
+)
+
+// The ways in which a client says who it is to a token endpoint: values of the parameter auth.
+const (
+	AuthBasic = "basic" // client_secret_basic, the default
+	AuthPost  = "post"  // client_secret_post
+	AuthJWT   = "jwt"   // private_key_jwt: the secret is a key in PEM
+)
+
+// Algs are the algorithms that assertions are signed with, the default of each kind of key first.
+var Algs = []string{"RS256", "ES256", "EdDSA", "PS256", "RS384", "RS512", "ES384"}
+
+// Mints reports whether the secret is never sent to its audience, but traded for access tokens.
+func (in Injector) Mints() bool { return schemes[in.Scheme].mints != nil }
+
+// TokenEndpoint returns where the secret of a scheme that mints is sent instead: the authority and the path
+// of an https URL. ok is false for schemes that don't.
+func (in Injector) TokenEndpoint() (a protocol.Authority, path string, ok bool) {
+	if !in.Mints() {
+		return a, "", false
+	}
+	a, path, err := parseTokenURL(schemes[in.Scheme].mints(in))
+	return a, path, err == nil
+}
+
+// tokenParams returns the parameters of grants that go to an endpoint of anybody's.
+func tokenParams(more ...param) []param {
+	return append([]param{{"token", true, checkTokenURL}, {"scope", false, checkScope}, {"audience", false, checkScope}, {"resource", false, checkScope}}, more...)
+}
+
+func tokenParam(in Injector) string { return in.Param("token") }
+
+func gitHubTokens(in Injector) string {
+	return strings.TrimSuffix(in.ParamOr("api", DefaultGitHubAPI), "/") + "/app/installations/" + in.Param("installation") + "/access_tokens"
+}
+
+func googleTokens(in Injector) string { return in.ParamOr("token", DefaultGoogleToken) }
+
+func azureTokens(in Injector) string {
+	return strings.TrimSuffix(in.ParamOr("login", DefaultAzureLogin), "/") + "/" + in.Param("tenant") + "/oauth2/v2.0/token"
+}
+
+// ParamOr returns the value of the parameter called name, or otherwise where there is none.
+func (in Injector) ParamOr(name, otherwise string) string {
+	if v := in.Param(name); v != "" {
+		return v
+	}
+	return otherwise
+}
+
+// parseTokenURL reads an https URL that is an origin and a path, in the one spelling that is sent.
+func parseTokenURL(s string) (a protocol.Authority, path string, err error) {
+	rest, ok := strings.CutPrefix(s, "https://")
+	if !ok {
+		return a, "", fmt.Errorf("%q is not an https URL", s)
+	}
+	host, path := rest, "/"
+	if i := strings.IndexByte(rest, '/'); i >= 0 {
+		host, path = rest[:i], rest[i:]
+	}
+	if !protocol.IsPath(path) || strings.ContainsAny(path, `?%\;`) {
+		return a, "", fmt.Errorf("%q has more than a host and a plain path", s)
+	}
+	if a, err = protocol.ParseAuthority(host, protocol.DefaultPort("https")); err != nil {
+		return a, "", fmt.Errorf("%q: %w", s, err)
+	}
+	return a, path, nil
+}
+
+func checkTokenURL(_, s string) error {
+	_, _, err := parseTokenURL(s)
+	return err
+}
+
+// checkWord accepts what has no spaces.
+func checkWord(_, s string) error {
+	if strings.Contains(s, " ") {
+		return fmt.Errorf("%q holds a space", s)
+	}
+	return nil
+}
+
+// checkScope accepts words between single spaces.
+func checkScope(_, s string) error {
+	if slices.Contains(strings.Split(s, " "), "") {
+		return fmt.Errorf("%q is not words with one space between them", s)
+	}
+	return nil
+}
+
+// checkSegment accepts one segment of a path that is the same in every spelling.
+func checkSegment(_, s string) error {
+	if url.PathEscape(s) != s || strings.Trim(s, ".") == "" {
+		return fmt.Errorf("%q is not letters, digits and -._~", s)
+	}
+	return nil
+}
+
+func checkAuth(_, s string) error {
+	if !slices.Contains([]string{AuthBasic, AuthPost, AuthJWT}, s) {
+		return fmt.Errorf("%q is none of %s, %s and %s", s, AuthBasic, AuthPost, AuthJWT)
+	}
+	return nil
+}
+
+func checkAlg(_, s string) error {
+	if !slices.Contains(Algs, s) {
+		return fmt.Errorf("%q is none of %s", s, strings.Join(Algs, ", "))
+	}
+	return nil
+}
+
+func checkGoogle(_ string, in Injector) error {
+	if in.Param("scope") != "" && in.Param("audience") != "" {
+		return errors.New("the google scheme takes scope, for access tokens, or audience, for id tokens, not both")
+	}
+	return nil
+}
+
+// checkSent accepts a secret that goes into a form.
+func checkSent(_ Injector, value []byte) error { return checkText(value, "a token request", MaxValue) }
+
+func checkClientSecret(in Injector, value []byte) error {
+	if in.Param("auth") == AuthJWT {
+		return checkKey(in, value)
+	}
+	return checkSent(in, value)
+}
+
+// checkKey accepts one private key in PEM. What kind it is shows when it is used.
+func checkKey(_ Injector, value []byte) error {
+	block, _ := pem.Decode(value)
+	if block == nil || !strings.HasSuffix(block.Type, "PRIVATE KEY") {
+		return errors.New("the value is not a private key in PEM, which begins with -----BEGIN PRIVATE KEY-----")
+	}
+	if strings.HasPrefix(block.Type, "ENCRYPTED") || block.Headers["DEK-Info"] != "" {
+		return errors.New("the private key is encrypted; decrypt it first (openssl pkey -in KEY -out -)")
+	}
+	return nil
+}
+
+// A GoogleKey is a JSON key of Google: of a service account or, with a refresh token, of a user.
+type GoogleKey struct {
+	Type         string `json:"type"` // "service_account" or "authorized_user"
+	Email        string `json:"client_email"`
+	KeyID        string `json:"private_key_id"`
+	Key          string `json:"private_key"`
+	TokenURI     string `json:"token_uri"`
+	ClientID     string `json:"client_id"`
+	ClientSecret string `json:"client_secret"`
+	RefreshToken string `json:"refresh_token"`
+}
+
+// ParseGoogleKey reads a JSON key. Its errors don't quote it.
+func ParseGoogleKey(value []byte) (GoogleKey, error) {
+	var k GoogleKey
+	if json.Unmarshal(value, &k) != nil {
+		return GoogleKey{}, errors.New("the value is not a JSON key, as Google hands out")
+	}
+	for _, s := range []string{k.Email, k.KeyID, k.ClientID, k.ClientSecret, k.RefreshToken} {
+		if badFieldByte([]byte(s)) >= 0 {
+			return GoogleKey{}, errors.New("the JSON key holds a control byte or what is not ASCII")
+		}
+	}
+	switch {
+	case k.Type == "service_account" && k.Email != "" && checkKey(Injector{}, []byte(k.Key)) == nil:
+	case k.Type == "authorized_user" && k.ClientID != "" && k.RefreshToken != "":
+	default:
+		return GoogleKey{}, errors.New("the JSON key is neither of a service account nor of a user, or something is missing")
+	}
+	return k, nil
+}
+
+// checkGoogleKey accepts a JSON key whose token endpoint, if it names one, is the one that is sealed.
+func checkGoogleKey(in Injector, value []byte) error {
+	k, err := ParseGoogleKey(value)
+	switch {
+	case err != nil:
+		return err
+	case k.TokenURI != "" && k.TokenURI != googleTokens(in):
+		return errors.New("the JSON key names another token endpoint than Google's; say with --as google:token=… which one is meant")
+	case k.Type == "authorized_user" && in.Param("audience") != "":
+		return errors.New("id tokens for an audience are for service accounts")
+	}
+	return nil
+}
+
+// checkRefresh accepts a refresh token, alone where the client's id is a parameter, or in the JSON of an authorised
+// user.
+func checkRefresh(in Injector, value []byte) error {
+	if bytes.HasPrefix(bytes.TrimSpace(value), []byte("{")) {
+		k, err := ParseGoogleKey(value)
+		if err == nil && k.Type != "authorized_user" {
+			err = errors.New("the JSON is not of an authorised user")
+		}
+		return err
+	}
+	if in.Param("id") == "" {
+		return errors.New("a refresh token alone needs the parameter id; or give a JSON of type authorized_user")
+	}
+	return checkSent(in, value)
+}
