@@ -294,3 +294,49 @@ func TestRevokedTokens(t *testing.T) {
 		t.Errorf("%v, %v; %d tokens", resp, err, id.count())
 	}
 }
+
+// TestAttack32RefreshEchoed has an endpoint that issues another refresh token each time, and takes none twice. The new one is
+// sealed before anything else happens, so that a new broker goes on with it; it is masked as the first one is.
+func TestAttack32RefreshEchoed(t *testing.T) {
+	user, _ := json.Marshal(map[string]string{"type": "authorized_user", "client_id": "cid", "client_secret": "cs-" + rand.Text(), "refresh_token": testKey})
+	for as, value := range map[string]string{"refresh-token:token=" + idServer + "/token,id=me": testKey, "refresh-token:token=" + idServer + "/token": string(user)} {
+		refresh := testKey
+		var all []string
+		id := &issuer{}
+		id.answer = func(w http.ResponseWriter, _ *http.Request, token string) {
+			if id.forms[len(id.forms)-1].Get("refresh_token") != refresh {
+				w.WriteHeader(http.StatusBadRequest)
+				_, _ = io.WriteString(w, `{"error":"invalid_grant"}`)
+				return
+			}
+			refresh = "refresh-" + rand.Text()
+			all = append(all, refresh)
+			fmt.Fprintf(w, `{"access_token":%q,"refresh_token":%q,"expires_in":3600}`, token, refresh)
+		}
+		d, stream := openedMinting(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, testKey+" "+strings.Join(all, " "))
+		}), id, as, value)
+		ask := func(secret ...string) {
+			t.Helper()
+			resp, body, err := stream().ask(get("/"), "")
+			if err != nil || resp.Status != 200 {
+				t.Fatalf("%v, %q, %v", resp, body, err)
+			}
+			for _, r := range append(secret, all...) {
+				if tokenLeaks(r, body) {
+					t.Errorf("%s came back in %q", r, body)
+				}
+			}
+		}
+		ask(testKey)
+		d.stop()
+		d.start() // tokens are gone, what they were got with is not
+		ask() // what was the first token is worth nothing by now, and nobody knows it any more
+		if len(all) != 2 {
+			t.Errorf("%d refresh tokens", len(all))
+		}
+		if log := d.auditText(); strings.Count(log, `"event":"secret_replaced"`) != 2 {
+			t.Errorf("audit: %s", log)
+		}
+	}
+}

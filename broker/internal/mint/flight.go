@@ -23,8 +23,8 @@ func (m *Minter) start(fam family, all *tokens, e *entry, src *Source, purpose s
 		return err
 	}
 	own := *src
-	if all.replaced != nil {
-		own.Value = *all.replaced
+	if n := len(all.refreshed); n > 0 {
+		own.Value = all.refreshed[n-1].Value
 	}
 	own.Value = secret.New(own.Value.AppendTo(nil))
 	f := &flight{done: make(chan struct{})}
@@ -32,7 +32,7 @@ func (m *Minter) start(fam family, all *tokens, e *entry, src *Source, purpose s
 	m.wg.Go(func() {
 		defer own.Value.Wipe()
 		token, replacement, err := m.fetch(g, &own, purpose)
-		if err == nil && len(replacement) > 0 {
+		if len(replacement) > 0 {
 			err = m.replace(&own, replacement)
 		}
 		a, _, _ := own.Meta.Inject.TokenEndpoint()
@@ -67,11 +67,23 @@ func (m *Minter) fetch(g grant, src *Source, purpose string) (token *Token, repl
 	if err != nil {
 		return nil, nil, err
 	}
-	return got.token(now), got.refresh, nil
+	if r, ok := g.(replacer); ok && len(got.refresh) > 0 {
+		err = src.Value.Use(func(old []byte) (err error) {
+			replacement, err = r.replacement(old, got.refresh)
+			return err
+		})
+	}
+	return got.token(now), replacement, err
 }
 
-// replace stores the refresh token that takes the place of the old one, before anything is made of the answer: the
-// old one may be worthless by now.
+// A replacer is a grant whose secret an answer may replace.
+type replacer interface {
+	// replacement returns what takes the place of the value old.
+	replacement(old, refresh []byte) ([]byte, error)
+}
+
+// replace stores what takes the value's place, before anything is made of the answer: the old one may be
+// worthless by now.
 func (m *Minter) replace(src *Source, value []byte) error {
 	if src.Replace == nil {
 		return nil
@@ -90,8 +102,8 @@ func (m *Minter) land(fam family, e *entry, f *flight, token *Token, replacement
 	f.token, f.err, e.flight, e.err = token, err, nil, err
 	all := m.families[fam]
 	if len(replacement) > 0 && all != nil {
-		v := secret.New(replacement)
-		all.replaced = &v
+		all.refreshed = append(all.refreshed, &Token{Value: secret.New(replacement)})
+		all.generation++
 	}
 	if err != nil {
 		e.backOff = min(max(2*e.backOff, minBackOff), maxBackOff)

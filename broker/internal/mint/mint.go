@@ -12,6 +12,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,17 +23,18 @@ import (
 
 // Limits on tokens.
 const (
-	maxTokens   = 128              // of one version of a secret, that are kept
-	maxAnswer   = 64 << 10         // bytes of a token endpoint's answer
-	maxToken    = 16 << 10         // bytes of a token
-	minLifetime = 30 * time.Second // what a shorter lifetime is taken for
-	maxLifetime = 24 * time.Hour   // and a longer one
-	lifetime    = 5 * time.Minute  // and none at all
-	ahead       = 5 * time.Minute  // how long before its end a token is renewed; at most a quarter of its life
-	freshness   = 10 * time.Second // Minter.Fresh where that is zero
-	timeout     = 20 * time.Second // one call of a token endpoint, the dial included
-	minBackOff  = time.Second      // after a call that failed, doubled each time
-	maxBackOff  = time.Minute
+	maxTokens    = 128              // of one version of a secret, that are kept
+	maxRefreshed = 16               // refresh tokens that took the secret's place, that are searched for
+	maxAnswer    = 64 << 10         // bytes of a token endpoint's answer
+	maxToken     = 16 << 10         // bytes of a token
+	minLifetime  = 30 * time.Second // what a shorter lifetime is taken for
+	maxLifetime  = 24 * time.Hour   // and a longer one
+	lifetime     = 5 * time.Minute  // and none at all
+	ahead        = 5 * time.Minute  // how long before its end a token is renewed; at most a quarter of its life
+	freshness    = 10 * time.Second // Minter.Fresh where that is zero
+	timeout      = 20 * time.Second // one call of a token endpoint, the dial included
+	minBackOff   = time.Second      // after a call that failed, doubled each time
+	maxBackOff   = time.Minute
 )
 
 // Timeout is how long one call of a token endpoint may take.
@@ -43,8 +45,8 @@ type Source struct {
 	Meta  control.Meta
 	Value secret.Value
 
-	// Replace stores what takes the value's place from now on: a refresh token that was issued with an access
-	// token (RFC 6749 §6). Nil: nothing can.
+	// Replace stores what takes the value's place from now on, with a refresh token that was issued with an
+	// access token (RFC 6749 §6). It is called while no other token of the secret is used.
 	Replace func(value []byte) error
 }
 
@@ -93,7 +95,7 @@ type tokens struct {
 	current    map[string]*entry
 	former     []*Token // replaced ones, which hosts may still repeat
 	generation uint64   // how many there have been
-	replaced   *secret.Value
+	refreshed  []*Token // what took the place of the secret's value, the last one now
 }
 
 // An entry is what is known of one token.
@@ -200,6 +202,9 @@ func (all *tokens) expire(now time.Time) {
 	}
 	clear(all.former[len(kept):])
 	all.former = kept
+	if n := len(all.refreshed); n > maxRefreshed {
+		all.refreshed = slices.Delete(all.refreshed, 0, n-maxRefreshed)
+	}
 	for purpose, e := range all.current {
 		if e.flight == nil && (e.token == nil || !now.Before(e.token.expires)) && !now.Before(e.retry) {
 			delete(all.current, purpose)
@@ -238,7 +243,7 @@ func (m *Minter) Live(meta *control.Meta) ([]*Token, uint64) {
 	if all == nil {
 		return nil, 0
 	}
-	live := append([]*Token(nil), all.former...)
+	live := slices.Concat(all.former, all.refreshed)
 	for _, e := range all.current {
 		if e.token != nil {
 			live = append(live, e.token)
@@ -272,10 +277,6 @@ func (m *Minter) Forget(agent, name string, version int) {
 			}
 		}
 		clear(all.current)
-		if all.replaced != nil {
-			all.replaced.Wipe()
-			all.replaced = nil
-		}
 	}
 }
 

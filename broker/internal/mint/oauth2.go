@@ -3,6 +3,8 @@ package mint
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/json"
+	"errors"
 	"time"
 
 	"torno.internal/protocol/control"
@@ -99,6 +101,21 @@ func (g refreshToken) request(value []byte, _ string, now time.Time) (*Request, 
 	in := control.Injector{Params: []control.Param{{Name: "id", Value: user.ClientID}}}
 	return g.authenticated(f, g.in.ParamOr("auth", control.AuthPost), in, []byte(user.ClientSecret), now)
 }
+
+// replacement has the new token stand where the old one stood.
+func (refreshToken) replacement(old, refresh []byte) ([]byte, error) {
+	if !isJSON(old) {
+		return bytes.Clone(refresh), nil
+	}
+	var all map[string]any
+	if err := json.Unmarshal(old, &all); err != nil {
+		return nil, errNoJSON
+	}
+	all["refresh_token"] = string(refresh)
+	return json.Marshal(all)
+}
+
+var errNoJSON = errors.New("the value is not JSON")
 
 func isJSON(value []byte) bool { return bytes.HasPrefix(bytes.TrimSpace(value), []byte("{")) }
 

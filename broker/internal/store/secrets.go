@@ -21,6 +21,7 @@ const (
 const (
 	EventSet        = "secret_set"
 	EventDeleted    = "secret_deleted"
+	EventReplaced   = "secret_replaced"
 	EventTrusted    = "file_trusted"
 	EventRolledBack = "store_rolled_back"
 	EventCut        = "audit_cut"
