@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"encoding/binary"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -70,5 +71,13 @@ func TestManifestMAC(t *testing.T) {
 		if _, err := decodeManifest(flipped, "agents", mac); err == nil {
 			t.Fatalf("it reads with byte %d changed", i)
 		}
+	}
+}
+
+// The store's format is what the comments say: what a hex editor finds.
+func TestVersionKey(t *testing.T) {
+	want := append([]byte("a\x00K\x00"), binary.BigEndian.AppendUint64(nil, 7)...)
+	if got := versionKey("a", "K", 7); !bytes.Equal(got, want) {
+		t.Errorf("%q", got)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,10 +43,8 @@ func takeLock(path string) (*os.File, error) {
 		return nil, err
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		held, _ := os.ReadFile(path)
 		f.Close()
-		pid, _ := strconv.Atoi(strings.TrimSpace(string(held)))
-		return nil, &BusyError{Dir: filepath.Dir(path), PID: pid}
+		return nil, &BusyError{Dir: filepath.Dir(path), PID: holder(path)}
 	}
 	if err := f.Truncate(0); err != nil {
 		return nil, errors.Join(err, f.Close())
@@ -54,6 +53,18 @@ func takeLock(path string) (*os.File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// holder returns the process that holds a lock; 0: it does not say.
+func holder(path string) int {
+	for range 20 { // it writes its number just after it has taken the lock
+		held, _ := os.ReadFile(path)
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(held))); err == nil {
+			return pid
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return 0
 }
 
 func syncDir(dir string) error {
