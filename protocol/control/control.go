@@ -180,6 +180,9 @@ const (
 	SchemeGoogle        = "google"         // the JSON key of a Google service account, or of a user
 	SchemeAzure         = "azure"          // the client secret of an application in Entra ID
 	SchemeRegistry      = "registry"       // a password for a container registry's tokens
+
+	// What follows signs requests, and is never sent.
+	SchemeSigV4 = "sigv4" // AWS Signature Version 4
 )
 
 // Meta is everything about a secret but its value. It is bound to the sealed value as associated data,
@@ -354,6 +357,7 @@ type Ceiling struct {
 	AllowPrivate []string    `json:"allow_private,omitempty"`
 	Limits       AgentLimits `json:"limits"`
 	Cookies      string      `json:"cookies,omitempty"` // Set-Cookie from hosts that a secret is bound to: CookiesStrip (default) or CookiesPass
+	Presign      bool        `json:"presign,omitempty"` // requests that the workload signs in their query are signed anew, for at most 15 minutes
 	Minting      string      `json:"minting,omitempty"` // the endpoints that presets deny: MintingDeny (default) or MintingPass
 }
 

@@ -1,0 +1,240 @@
+package sign
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"torno.internal/protocol"
+	"torno.internal/protocol/control"
+	"torno.internal/protocol/secret"
+)
+
+// A sigV4 signs by AWS Signature Version 4. Empty service and region are those of the workload's own signature.
+type sigV4 struct{ service, region string }
+
+// Values of x-amz-content-sha256 that are not a digest.
+const (
+	payloadUnsigned        = "UNSIGNED-PAYLOAD"
+	payloadUnsignedTrailer = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+	payloadChunked         = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
+	payloadChunkedTrailer  = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"
+)
+
+// maxPresign is how long a request that is signed in its query is good for.
+const maxPresign = 15 * time.Minute
+
+func (*sigV4) Strip(name string) bool {
+	switch protocol.FoldName(name) {
+	case "authorization", "proxy-authorization", "x-api-key", "x-amz-date", "x-amz-security-token",
+		"x-amz-content-sha256", "x-amz-region-set":
+		return true
+	}
+	return false
+}
+
+// A sigV4Plan is how one request is signed.
+type sigV4Plan struct {
+	in      scope
+	payload string   // as x-amz-content-sha256 says it; empty: the digest of the whole content
+	covered []string // fields that the workload's own signature covers
+	open    bool     // payload is unsigned because the workload said nothing: what is there is signed anyway
+	presign *presigned
+	decoded int64 // with payloads in chunks: bytes of content inside them
+}
+
+// Plan reads the workload's own signature for its shape. It is not verified: whoever may send the request may
+// have it signed.
+func (s *sigV4) Plan(r *Request) (Plan, error) {
+	if !strings.HasPrefix(r.Target, "/") {
+		return nil, fmt.Errorf("target %q has no path to sign", r.Target)
+	}
+	p := &sigV4Plan{}
+	query, err := parseQuery(queryOf(r.Target))
+	if err != nil {
+		return nil, err
+	}
+	if p.presign, err = readPresigned(query); err != nil {
+		return nil, err
+	}
+	if p.presign != nil && !r.Presign {
+		return nil, errors.New("the request is presigned, and the operator does not allow that (presign)")
+	}
+	claim, err := readClaim(r.Fields, p.presign)
+	if err != nil {
+		return nil, err
+	}
+	p.covered = claim.covered
+	if p.in, err = s.scope(claim.in); err != nil {
+		return nil, err
+	}
+	return p, p.readPayload(r, claim.payload)
+}
+
+// scope returns the scope to sign in: the sealed one, which the workload's own, if it has one, must agree with.
+func (s *sigV4) scope(claimed scope) (scope, error) {
+	in := scope{region: s.region, service: s.service}
+	for _, part := range []struct {
+		name    string
+		sealed  *string
+		claimed string
+	}{{control.ParamRegion, &in.region, claimed.region}, {control.ParamService, &in.service, claimed.service}} {
+		switch {
+		case *part.sealed == "" && part.claimed == "":
+			return scope{}, fmt.Errorf("no %s is sealed with the secret, and the request has no signature that names one", part.name)
+		case *part.sealed == "":
+			*part.sealed = part.claimed
+		case part.claimed != "" && part.claimed != *part.sealed:
+			return scope{}, fmt.Errorf("the request's signature is for %s %q, the secret for %q", part.name, part.claimed, *part.sealed)
+		}
+	}
+	return in, nil
+}
+
+// readPayload learns how the content is signed.
+func (p *sigV4Plan) readPayload(r *Request, declared string) error {
+	switch {
+	case declared == payloadChunked || declared == payloadChunkedTrailer:
+		if p.presign != nil {
+			return errors.New("a presigned request with signed chunks")
+		}
+		n, err := parseSize(r.Fields.Get("x-amz-decoded-content-length"))
+		if err != nil {
+			return fmt.Errorf("x-amz-decoded-content-length: %w", err)
+		}
+		p.decoded = n
+	case declared == payloadUnsigned || declared == payloadUnsignedTrailer:
+		if !p.in.object() {
+			return fmt.Errorf("service %q takes no %s", p.in.service, declared)
+		}
+	case declared == "":
+		if p.in.object() && (p.presign != nil || len(p.covered) == 0) {
+			declared = payloadUnsigned // presigned, or not signed at all
+			p.open = p.presign == nil
+		}
+	case !isDigest(declared):
+		return fmt.Errorf("x-amz-content-sha256 %q", declared)
+	}
+	p.payload = declared
+	return nil
+}
+
+func (p *sigV4Plan) Demand() Demand {
+	switch p.payload {
+	case "":
+		return DemandWhole
+	case payloadChunked, payloadChunkedTrailer:
+		return DemandChunks
+	}
+	return DemandNothing
+}
+
+// Sign signs the request in its fields, or in its query where the workload's was presigned.
+func (p *sigV4Plan) Sign(value secret.Value, r *Request, now time.Time) (*Proof, error) {
+	payload, err := p.digest(r)
+	if err != nil {
+		return nil, err
+	}
+	var proof *Proof
+	err = withKeys(value, func(k control.AWSKeys) error {
+		key := deriveKey(k.Secret, p.in, now)
+		if p.presign != nil {
+			defer key.wipe()
+			proof, err = p.signQuery(key, k, r, payload, now)
+			return err
+		}
+		proof, err = p.signFields(key, k, r, payload)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if proof.Content == nil && !r.Whole && isDigest(payload) {
+		proof.Content = func(w io.Writer) io.WriteCloser { return newDigestWriter(w, payload) }
+	}
+	return proof, nil
+}
+
+// digest returns what is signed in the content's place. Where all of the content is there it is compared with
+// what was declared.
+func (p *sigV4Plan) digest(r *Request) (string, error) {
+	if p.payload != "" && !isDigest(p.payload) && !(p.open && r.Whole) {
+		return p.payload, nil
+	}
+	if !r.Whole {
+		if p.payload == "" {
+			return "", errors.New("the content's digest is signed, and not all of it is there")
+		}
+		return p.payload, nil
+	}
+	sum := sha256.Sum256(r.Content)
+	digest := hex.EncodeToString(sum[:])
+	if isDigest(p.payload) && p.payload != digest {
+		return "", fmt.Errorf("x-amz-content-sha256: %w", ErrContent)
+	}
+	return digest, nil
+}
+
+// signFields makes the fields that sign the request.
+func (p *sigV4Plan) signFields(key *awsKey, k control.AWSKeys, r *Request, payload string) (*Proof, error) {
+	own := protocol.Fields{{Name: "x-amz-content-sha256", Value: payload}, {Name: "x-amz-date", Value: key.time}}
+	proof := &Proof{Fields: make([]Field, 0, len(own)+2)}
+	for _, l := range own {
+		proof.Fields = append(proof.Fields, field(l.Name, l.Value))
+	}
+	if len(k.Token) > 0 {
+		own = append(own, protocol.Field{Name: "x-amz-security-token", Value: string(k.Token)})
+		proof.Fields = append(proof.Fields, Field{"x-amz-security-token", secret.New(append([]byte(nil), k.Token...))})
+	}
+	c := canonical{method: r.Method, payload: payload}
+	if err := p.cover(&c, r, append(own, r.Fields...), r.Target); err != nil {
+		return nil, err
+	}
+	signature := key.sign(awsAlgorithm, nil, sha256.Sum256(c.appendTo(make([]byte, 0, 1<<10))))
+	b := append(make([]byte, 0, 384), awsAlgorithm+" Credential="...)
+	b = append(b, k.ID...)
+	b = p.in.appendTo(append(b, '/'), key.day())
+	b = c.appendNames(append(b, ", SignedHeaders="...))
+	b = append(append(b, ", Signature="...), signature...)
+	proof.Fields = append(proof.Fields, Field{"authorization", secret.New(b)})
+	if p.Demand() == DemandChunks {
+		proof.Content = func(w io.Writer) io.WriteCloser {
+			return newChunkWriter(w, key, signature, p.decoded, p.payload == payloadChunkedTrailer)
+		}
+		return proof, nil
+	}
+	key.wipe()
+	return proof, nil
+}
+
+// cover fills in what of the request is signed.
+func (p *sigV4Plan) cover(c *canonical, r *Request, fields protocol.Fields, target string) (err error) {
+	path, query, _ := strings.Cut(target, "?")
+	rule := pathNormal
+	if p.in.object() {
+		rule = pathObject
+	}
+	if c.path, err = canonicalPath(path, rule); err != nil {
+		return err
+	}
+	if c.query, err = parseQuery(query); err != nil {
+		return err
+	}
+	sortQuery(c.query)
+	c.fields = canonicalFields(fields, r.Host, p.signs)
+	return nil
+}
+
+func queryOf(target string) string {
+	_, query, _ := strings.Cut(target, "?")
+	return query
+}
+
+// isDigest reports whether s is a SHA-256 in lower-case hex.
+func isDigest(s string) bool {
+	return len(s) == 2*sha256.Size && strings.Trim(s, "0123456789abcdef") == ""
+}

@@ -1,0 +1,75 @@
+package control
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Parameters of SchemeSigV4. What is left out is as the workload's own signature says.
+const (
+	ParamService = "service"
+	ParamRegion  = "region"
+)
+
+const maxScopePart = 64 // bytes of a service's or a region's name
+
+func checkScopePart(_, value string) error {
+	if len(value) > maxScopePart || strings.Trim(value, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+		return fmt.Errorf("%q is not a name as AWS has them: lower-case letters, digits and hyphens", value)
+	}
+	return nil
+}
+
+// Signs reports whether the secret that m describes never goes out, and proofs made with it do.
+func (m Meta) Signs() bool { return m.Inject.Scheme == SchemeSigV4 }
+
+// AWSKeys are the parts of a secret of SchemeSigV4. They share memory with its value.
+type AWSKeys struct {
+	ID     []byte // is no secret
+	Secret []byte
+	Token  []byte // of temporary keys; else empty
+}
+
+// ParseAWSKeys reads ID:SECRET or ID:SECRET:TOKEN. Its errors never quote the value.
+func ParseAWSKeys(value []byte) (AWSKeys, error) {
+	parts := bytes.Split(value, []byte(":"))
+	if len(parts) < 2 || len(parts) > 3 {
+		return AWSKeys{}, errors.New("the value is not ID:SECRET or ID:SECRET:TOKEN, as keys of AWS are given")
+	}
+	for _, p := range parts {
+		if len(p) == 0 || badFieldByte(p) >= 0 || bytes.IndexByte(p, ' ') >= 0 {
+			return AWSKeys{}, errors.New("one of the value's parts is empty, or holds what no key of AWS holds")
+		}
+	}
+	if bytes.ContainsAny(parts[0], `/,;="\`) {
+		return AWSKeys{}, errors.New("the value's first part is not a key's id")
+	}
+	k := AWSKeys{ID: parts[0], Secret: parts[1]}
+	if len(parts) == 3 {
+		k.Token = parts[2]
+	}
+	return k, nil
+}
+
+// maxAWSKeys leaves room for the rest of a field, or of a query, that holds the id or the token.
+const maxAWSKeys = 4 << 10 // bytes
+
+func checkAWSKeys(_ Injector, value []byte) error {
+	if len(value) > maxAWSKeys {
+		return fmt.Errorf("the value has %d bytes, at most %d fit", len(value), maxAWSKeys)
+	}
+	_, err := ParseAWSKeys(value)
+	return err
+}
+
+// PublicPrefixes returns the beginnings of value that are no secret: what is in prefixes, and the id of a key that signs.
+func (m Meta) PublicPrefixes(value []byte, prefixes []string) []string {
+	id, _, ok := bytes.Cut(value, []byte(":"))
+	if !ok || !m.Signs() {
+		return prefixes
+	}
+	return append(slices.Clone(prefixes), string(id)+":")
+}
