@@ -32,6 +32,9 @@ func (x *exchange) authorised(write func([]credential.Field) error) error {
 
 // credentials makes the fields that authorise the request.
 func (x *exchange) credentials() ([]credential.Field, error) {
+	if x.signing.proof != nil {
+		return x.proof(), nil
+	}
 	if !x.use.Mints() {
 		return x.use.Fields(x.req)
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 
+	"torno.internal/broker/internal/sign"
 	"torno.internal/broker/internal/upstream"
 	"torno.internal/protocol"
 	"torno.internal/protocol/bhttp"
@@ -17,12 +18,14 @@ type body struct {
 	first  []byte // what was read already
 	whole  bool   // first is all of it
 	expect bool   // the client waits for 100 (Continue)
+
+	signed func(io.Writer) io.WriteCloser // what it passes through on its way; nil: nothing
 }
 
 // content learns how the request's content is framed. When its beginning has arrived with the head it
 // is read at once, so that a request without content costs no goroutine.
 func (x *exchange) content() (body, error) {
-	b := body{length: -1, expect: strings.EqualFold(x.req.Fields.Get("expect"), "100-continue")}
+	b := body{length: -1, expect: expectsContinue(x.req.Fields)}
 	if n, ok, err := http1.ContentLength(x.req.Fields); err != nil {
 		return b, protocol.Refuse(protocol.ReasonBadRequest, err)
 	} else if ok {
@@ -52,13 +55,21 @@ func (x *exchange) content() (body, error) {
 	return b, nil
 }
 
+// expectsContinue reports whether the client waits for 100 (Continue) before it sends content.
+func expectsContinue(f protocol.Fields) bool {
+	return strings.EqualFold(f.Get("expect"), "100-continue")
+}
+
 // upload carries the request's content and trailers upstream. Where the guest does not end them as it
 // should, the upstream must not wait for the rest; where the upstream takes no more, its response is still
 // to be read.
 func (x *exchange) upload(up *upstream.Exchange, b body) error {
 	from := &guestContent{r: x.upward(x.st.r)}
 	err := x.send(up, b, from)
-	if from.err != nil || errors.Is(err, http1.ErrShort) || errors.Is(err, http1.ErrLong) {
+	if errors.Is(err, sign.ErrContent) {
+		x.signing.wrong.Store(true)
+	}
+	if from.err != nil || errors.Is(err, http1.ErrShort) || errors.Is(err, http1.ErrLong) || errors.Is(err, sign.ErrContent) {
 		up.Abort()
 	}
 	return err
@@ -66,8 +77,13 @@ func (x *exchange) upload(up *upstream.Exchange, b body) error {
 
 func (x *exchange) send(up *upstream.Exchange, b body, from *guestContent) error {
 	x.outcome.BytesUp += int64(len(b.first))
+	to, end := io.Writer(up), func() error { return nil }
+	if b.signed != nil {
+		s := b.signed(up)
+		to, end = s, s.Close
+	}
 	if len(b.first) > 0 {
-		if _, err := up.Write(b.first); err != nil {
+		if _, err := to.Write(b.first); err != nil {
 			return err
 		}
 	}
@@ -75,7 +91,7 @@ func (x *exchange) send(up *upstream.Exchange, b body, from *guestContent) error
 		if err := up.Flush(); err != nil {
 			return err
 		}
-		n, err := bhttp.Copy(up, from, func(int64) error { return up.Flush() })
+		n, err := bhttp.Copy(to, from, func(int64) error { return up.Flush() })
 		x.outcome.BytesUp += n
 		if err != nil {
 			return err
@@ -88,8 +104,14 @@ func (x *exchange) send(up *upstream.Exchange, b body, from *guestContent) error
 		}
 		x.read = true
 	}
+	if err := end(); err != nil {
+		return err
+	}
 	if x.use != nil {
 		trailer = x.use.StripFields(trailer)
+	}
+	if x.signing.proof != nil {
+		trailer = nil // no signature covers it
 	}
 	return up.CloseWrite(trailer)
 }

@@ -40,6 +40,7 @@ type exchange struct {
 	id        audit.ID
 	outcome   audit.Outcome
 	interims  interims
+	signing   signing
 	started   time.Time
 	minting
 	all  []reading // what the request may be taken for
@@ -82,6 +83,7 @@ func (s *live) exchange(ctx context.Context, st *stream) (reusable bool, err err
 		if x.coding != "" {
 			x.s.decoding.Add(-1)
 		}
+		x.s.signing.Add(-x.signing.held)
 		x.outcome.Duration = time.Since(x.started)
 		x.s.stats.count(&x.outcome)
 		if err := x.s.b.audit.End(x.id, &x.outcome); err != nil {
@@ -151,7 +153,10 @@ func (x *exchange) judge() error {
 		x.req.Fields = x.guarded.prepare(x.req.Fields)
 	}
 	x.bare = x.use != nil && !x.covered()
-	return err
+	if err != nil {
+		return err
+	}
+	return x.planSigning()
 }
 
 // verdict turns the policy's decision into a refusal, or nil.
@@ -265,6 +270,13 @@ func (x *exchange) drain() (bool, error) {
 
 // forward sends the request upstream and brings the response back.
 func (x *exchange) forward() (bool, error) {
+	body, err := x.gather()
+	if err != nil {
+		if err := x.fail(err); err != nil {
+			return false, err
+		}
+		return x.drain()
+	}
 	key := upstream.PoolKey{Session: x.s.id, Scheme: x.req.Scheme, Authority: x.authority, HTTP2: x.http2}
 	up, err := x.open(x.s.ctx, key) // the stream's own context ends after the exchange
 	if err != nil {
@@ -277,8 +289,12 @@ func (x *exchange) forward() (bool, error) {
 	if err := x.reauthorise(); err != nil {
 		return false, x.fail(err)
 	}
-	body, err := x.content()
-	if err != nil {
+	if !body.whole {
+		if body, err = x.content(); err != nil {
+			return false, x.fail(err)
+		}
+	}
+	if err := x.sign(&body); err != nil {
 		return false, x.fail(err)
 	}
 	if err := x.writeHead(up, body.length); err != nil {
@@ -399,6 +415,9 @@ func join(uploaded <-chan error) (err error, ended bool) {
 // fail answers an exchange that was begun and got no response.
 func (x *exchange) fail(err error) error {
 	reason := reasonOf(err)
+	if x.signing.wrong.Load() { // which is why the connection was cut
+		reason = protocol.ReasonUnsignable
+	}
 	if e := x.over.Load(); e != nil { // whatever came of it
 		reason = e.Reason
 	}

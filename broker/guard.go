@@ -60,15 +60,17 @@ const maxUnguarded = 4096
 
 // guard makes the guard of a. Sessions of one agent with the same versions share matchers.
 func (s *live) guard(a protocol.Authority, bound []credential.Secret) *guarded {
-	g := &guarded{}
+	g, signers := &guarded{}, true
 	key := s.agent + " " + a.String()
 	for _, b := range bound {
 		g.ranges = g.ranges || b.Preset().Ranges
 		g.minted.add(b.Meta)
+		signers = signers && b.Meta.Signs()
 		if b.Value.Len() > 0 { // else it was revoked before this broker could know it
 			key += fmt.Sprintf(" %s@%d", b.Meta.Name, b.Meta.Version)
 		}
 	}
+	g.ranges = g.ranges || signers // what a signer's host was never given it can't repeat in pieces
 	secrets, wipe := searched(bound)
 	defer wipe()
 	if len(g.minted.metas) > 0 {

@@ -56,6 +56,8 @@ type live struct {
 
 	owner     atomic.Int32 // the process that registered the session; 0: an earlier broker knew
 	cookies   bool         // Set-Cookie passes
+	presign   bool         // requests may be signed in their query
+	signing   atomic.Int64 // bytes of content that are held to be signed
 	follows   bool         // newer versions of some secret are taken up
 	suspended atomic.Bool  // answers repeated secrets; a person must let the session go on
 	decoding  atomic.Int32 // coded answers that are being decoded
@@ -158,6 +160,7 @@ func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 	}
 	s.exposed = s.guardExposed()
 	s.paths, s.cookies = p.paths, b.cfg.Operator.Agents[s.agent].Cookies == control.CookiesPass
+	s.presign = b.cfg.Operator.Agents[s.agent].Presign
 	s.suspended.Store(record.Suspended())
 	s.loadGrants()
 	s.bounds, s.idle, s.total = limiters(p.bounds), p.idle, p.total
@@ -384,5 +387,5 @@ func (s *live) env() ([]string, error) {
 		sec.Value.Wipe()
 		sec.Used(time.Now())
 	}
-	return env, nil
+	return append(env, s.signingEnv()...), nil
 }

@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
@@ -29,6 +30,11 @@ func (s Secret) Searched() []redact.Secret {
 			if private, err := ssh.Private(s.Value); err == nil {
 				add(private.AppendTo(nil))
 				private.Wipe()
+			}
+		case control.SchemeSigV4:
+			if k, err := control.ParseAWSKeys(value); err == nil {
+				add(bytes.Clone(k.Secret))
+				add(bytes.Clone(k.Token))
 			}
 		case control.SchemeAssertion, control.SchemeGitHubApp, control.SchemeOAuth2:
 			privateNumbers(value, add)

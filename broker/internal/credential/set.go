@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"torno.internal/broker/internal/sign"
 	"torno.internal/protocol"
 	"torno.internal/protocol/control"
 	"torno.internal/protocol/secret"
@@ -38,11 +39,13 @@ type version struct {
 	number int
 }
 
-// A Use is one secret chosen for one origin. The zero value is not usable; Set.Select makes them.
+// A Use is one secret chosen for one origin. The zero value is not usable; Set.Select makes them. It has an
+// injector, which puts the secret into requests, or a signer, which never does.
 type Use struct {
 	Name     string // of the secret
 	Version  int
-	Injector Injector
+	Injector Injector    // nil: there is a signer
+	Signer   sign.Signer // nil: there is an injector
 
 	secret Secret
 	mark   int // where the mark stands in the placeholder
@@ -81,11 +84,13 @@ func (s *Set) add(sec Secret) error {
 	if control.OriginSchemeOf(m.Inject) != "https" {
 		return s.addMark(&Use{Name: m.Name, Version: m.Version, secret: sec})
 	}
-	in, err := NewInjector(m)
-	if err != nil {
-		return err
+	u := &Use{Name: m.Name, Version: m.Version, Signer: sign.New(m), secret: sec}
+	if u.Signer == nil {
+		var err error
+		if u.Injector, err = NewInjector(m); err != nil {
+			return err
+		}
 	}
-	u := &Use{Name: m.Name, Version: m.Version, Injector: in, secret: sec}
 	for _, f := range m.Inject.Fields {
 		s.position[protocol.FoldName(f.Name)] = true
 	}
@@ -219,33 +224,6 @@ func (s *Set) owner(before, from string) *Use {
 		}
 	}
 	return nil
-}
-
-// StripFields removes from f, headers or trailers, what the workload sent where u sets its own. It works
-// in place and returns the shortened section.
-func (u *Use) StripFields(f protocol.Fields) protocol.Fields {
-	return f.DelFunc(func(l protocol.Field) bool { return u.Injector.Strip(l.Name) })
-}
-
-// Count counts a request that the secret is used for.
-func (u *Use) Count(now time.Time) {
-	if u.secret.Used != nil {
-		u.secret.Used(now)
-	}
-}
-
-// Fields makes the fields that authorise req, which is as the workload sent it, in fresh memory. The caller
-// wipes each value once the request is sent. The secret is checked anew, so that nothing which would split a
-// request leaves whatever became of it since it was set.
-func (u *Use) Fields(req *protocol.Request) ([]Field, error) {
-	if u.Mints() {
-		return nil, errMints
-	}
-	err := u.secret.Value.Use(func(b []byte) error { return control.CheckValue(u.secret.Meta, b) })
-	if err != nil {
-		return nil, fmt.Errorf("secret %s version %d: %w", u.Name, u.Version, err)
-	}
-	return u.Injector.Apply(u.secret.Value, req)
 }
 
 func names(uses []*Use) string {

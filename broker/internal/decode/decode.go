@@ -57,7 +57,7 @@ func Coding(f protocol.Fields) (string, error) {
 		}
 		for c := range strings.SplitSeq(f[i].Value, ",") {
 			switch c = strings.ToLower(strings.Trim(c, " \t")); {
-			case c == "" || c == "identity":
+			case c == "" || c == "identity" || c == "aws-chunked": // the last: some stores keep how an upload was framed
 			case coding != "":
 				return "", fmt.Errorf("content coded %q and %q", coding, c)
 			case c == "gzip" || c == "x-gzip" || c == "deflate" || c == "br" || c == "zstd":

@@ -120,7 +120,8 @@ func TestCoding(t *testing.T) {
 		ok     bool
 	}{
 		{nil, "", true}, {[]string{"identity"}, "", true}, {[]string{"GZip"}, "gzip", true}, {[]string{" br ,"}, "br", true},
-		{[]string{"gzip, gzip"}, "", false}, {[]string{"gzip", "br"}, "", false}, {[]string{"compress"}, "", false}, {[]string{"aws-chunked"}, "", false},
+		{[]string{"gzip, gzip"}, "", false}, {[]string{"gzip", "br"}, "", false}, {[]string{"compress"}, "", false}, {[]string{"aws-chunked"}, "", true},
+		{[]string{"aws-chunked,gzip"}, "gzip", true},
 	}
 	for _, tt := range tests {
 		var f protocol.Fields

@@ -61,16 +61,16 @@ var (
 )
 
 func (c *Client) newOrigin(key PoolKey) *origin {
-	o := &origin{key: key, host: hostField(key.Scheme, key.Authority)}
+	o := &origin{key: key, host: HostField(key.Scheme, key.Authority)}
 	if key.Scheme == "https" {
 		o.tls = c.tlsConfig(key)
 	}
 	return o
 }
 
-// hostField returns the Host field's value: the authority, its port left out where it is the scheme's
+// HostField returns the Host field's value: the authority, its port left out where it is the scheme's
 // own (RFC 9110 §7.2, §4.2.3).
-func hostField(scheme string, a protocol.Authority) string {
+func HostField(scheme string, a protocol.Authority) string {
 	s := a.String()
 	if a.Port == protocol.DefaultPort(scheme) {
 		s = s[:strings.LastIndexByte(s, ':')]

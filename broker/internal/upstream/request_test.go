@@ -116,8 +116,8 @@ func TestHostField(t *testing.T) {
 		{"https", "2606:4700::1111", 8443, "[2606:4700::1111]:8443"},
 		{"http", "8.8.8.8", 80, "8.8.8.8"},
 	} {
-		if got := hostField(tt.scheme, protocol.Authority{Host: tt.host, Port: tt.port}); got != tt.want {
-			t.Errorf("hostField(%s, %s %d) = %q, want %q", tt.scheme, tt.host, tt.port, got, tt.want)
+		if got := HostField(tt.scheme, protocol.Authority{Host: tt.host, Port: tt.port}); got != tt.want {
+			t.Errorf("HostField(%s, %s %d) = %q, want %q", tt.scheme, tt.host, tt.port, got, tt.want)
 		}
 	}
 }

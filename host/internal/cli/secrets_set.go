@@ -77,6 +77,7 @@ editing a file, and nobody reads it back, not even who set it.`,
 		Example: `  torno secrets set my-agent ANTHROPIC_API_KEY
   torno secrets set my-agent ANTHROPIC_API_KEY=sk-ant-… OPENAI_API_KEY=sk-… DATABASE_URL=postgresql://…
   torno secrets set my-agent ACME_TOKEN=@token --host api.acme.example
+  torno secrets set my-agent AWS_PROD=@keys --as sigv4:service=s3,region=eu-central-1 --host my-bucket.s3.eu-central-1.amazonaws.com
   torno secrets set my-agent CUSTOM_API_SECRET=- --host api.example.org --header "X-Custom-Auth: {CUSTOM_API_SECRET}"
   torno secrets set my-agent WIKI_PASSWORD --host wiki.example.org --as basic:user=me@example.org`,
 		Args:              rangeArgs(2, -1),

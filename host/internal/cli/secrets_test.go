@@ -128,7 +128,7 @@ func TestSetRefused(t *testing.T) {
 		{"header without colon", []string{"my-agent", "A=" + value, "--host", "a.example", "--header", "X"}, 2, []string{"NAME: VALUE"}},
 		{"http", []string{"my-agent", "A=" + value, "--host", "http://a.example"}, 2, []string{"https alone"}},
 		{"wildcard", []string{"my-agent", "A=" + value, "--host", "*.example"}, 2, []string{"wildcard"}},
-		{"unknown scheme", []string{"my-agent", "A=" + value, "--host", "a.example", "--as", "sigv4"}, 2, []string{"sigv4"}},
+		{"unknown scheme", []string{"my-agent", "A=" + value, "--host", "a.example", "--as", "sigv99"}, 2, []string{"sigv99"}},
 		{"unknown expose", []string{"my-agent", "A=" + value, "--expose", "file"}, 2, []string{"expose"}},
 		{"unknown rotation", []string{"my-agent", "ANTHROPIC_API_KEY=" + value, "--rotation", "daily"}, 2, []string{"rotation"}},
 		{"unknown flag", []string{"my-agent", "A=" + value, "--hosts", "a"}, 2, []string{"unknown flag"}},

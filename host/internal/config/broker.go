@@ -160,6 +160,7 @@ func readCeilings(t *table) map[string]control.Ceiling {
 		agent := t.table(name)
 		c := control.Ceiling{AllowPrivate: readPrefixes(agent)}
 		c.Cookies, _ = agent.choice("cookies", control.CookiesStrip, control.CookiesPass)
+		c.Presign = agent.truth("presign")
 		c.Minting, _ = agent.choice("minting", control.MintingDeny, control.MintingPass)
 		if agent.has("egress") {
 			e := readEgress(agent.table("egress"))

@@ -25,6 +25,21 @@ func TestDocs(t *testing.T) {
 	}
 }
 
+// TestDocsSchemes reads the blocks of the page on schemes, which are of both files.
+func TestDocsSchemes(t *testing.T) {
+	b, err := os.ReadFile("../../../docs/schemes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, block := range regexp.MustCompile("(?s)```toml\n(.*?)```").FindAllSubmatch(b, -1) {
+		_, agentErr := ParseAgent("torno.toml", block[1])
+		c, err := ParseBroker("broker.toml", block[1])
+		if err != nil && agentErr != nil || err == nil && !c.Agents["my-agent"].Presign {
+			t.Errorf("block %d: %v, %v", i+1, err, agentErr)
+		}
+	}
+}
+
 func TestListen(t *testing.T) {
 	c, err := ParseBroker("broker.toml", []byte("listen = \"vsock://2:618\"\n"))
 	if err != nil || c.Listen != "vsock://2:618" {
