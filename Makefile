@@ -32,10 +32,10 @@ images: deps build ## get the VM's kernel and build its base image, where they a
 demo: deps build ## show the main job on this machine, end to end
 	@bin/torno demo
 
-test: deps client-deps images ## run every test: unit, fuzz (bounded), scripts, attacks, real clients, VMs
+test: deps client-deps images ## run every test: unit, fuzz (3 s each), scripts, attacks, real clients, VMs
 	$(GO) vet ./...
 	$(GO) test -timeout 40m ./...
-	@$(MAKE) --no-print-directory fuzz
+	@$(MAKE) --no-print-directory fuzz FUZZTIME=3s
 	$(GO) run ./.ci/notice -check
 
 test-vm: client-deps images ## boot real VMs: missions, attacks from inside, the search of their memory
