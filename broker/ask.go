@@ -24,7 +24,7 @@ const (
 
 // ask holds the exchange until a person has decided on it. It holds nothing else meanwhile: no connection upstream, and
 // no content but what has arrived with the head. The guest's going away ends it.
-func (x *exchange) ask(connect bool) error {
+func (x *exchange) ask() error {
 	ticket, err := x.s.b.desk.Enter(x.shown())
 	if err != nil {
 		return protocol.Refuse(protocol.ReasonRateLimited, err)
@@ -41,10 +41,7 @@ func (x *exchange) ask(connect bool) error {
 	if answer.Verdict != approval.Allowed {
 		return protocol.Refuse(protocol.ReasonAskDenied, errors.New(outcome))
 	}
-	if err := x.decide(connect); err != nil { // the operator may have closed it meanwhile
-		return err
-	}
-	return x.reauthorise()
+	return x.reauthorise() // the operator may have closed it meanwhile
 }
 
 // An aborterFunc is called when the guest goes away.

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"torno.internal/broker/internal/approval"
@@ -42,6 +43,10 @@ type Config struct {
 	// can be asked.
 	Passphrase func() (secret.Value, error)
 
+	Listener net.Listener                   // the control socket, where somebody else listens on it: a *net.UnixListener; nil: it is made in RuntimeDir
+	Ready    func()                         // called once the control socket answers; nil: nobody waits
+	Reread   func() (control.Config, error) // reads the operator's file again; nil: there is none
+
 	tokenFresh  time.Duration                                      // mint.Minter.Fresh
 	listenVSOCK func(transport.Addr, uint32) (net.Listener, error) // nil: the kernel's
 }
@@ -58,7 +63,10 @@ type Broker struct {
 	mints    *mint.Minter
 	desk     *approval.Desk
 	feed     feed.Feed
-	started  time.Time
+	operator atomic.Pointer[control.Config] // broker.toml as it was read last; only Agents differ from cfg's
+
+	reloading sync.Mutex // held while operator changes
+	started   time.Time
 
 	mu      sync.Mutex
 	live    map[string]*live        // by session id
@@ -85,6 +93,7 @@ func Open(cfg Config) (*Broker, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	b := &Broker{cfg: cfg, log: cfg.Log, live: map[string]*live{}, cids: map[uint32]*cidListener{}, proofs: map[string][]time.Time{}, rotate: make(chan struct{}, 1), started: time.Now(), touched: time.Now()}
+	b.operator.Store(&b.cfg.Operator)
 	uc, err := upstream.ReadConfig(cfg.Operator)
 	if err != nil {
 		return nil, err
@@ -121,7 +130,7 @@ func (b *Broker) Close() error {
 // until ctx ends or the broker has been idle for IdleExit. Sessions stay on record: the next broker
 // takes them up again.
 func (b *Broker) Serve(ctx context.Context) error {
-	ln, err := ctlserver.Listen(filepath.Join(b.cfg.RuntimeDir, control.SocketName))
+	ln, err := b.listen()
 	if err != nil {
 		return fmt.Errorf("control socket: %w", err)
 	}
@@ -135,6 +144,7 @@ func (b *Broker) Serve(ctx context.Context) error {
 	defer accepting.Wait()
 	accepting.Go(func() { b.rotateKeys(ctx) })
 	accepting.Go(func() { b.flushUsage(ctx) })
+	accepting.Go(func() { b.keepTime(ctx.Done()) })
 	if b.machines != nil {
 		accepting.Go(func() { b.serveVSOCK(ctx) })
 	}
@@ -148,6 +158,9 @@ func (b *Broker) Serve(ctx context.Context) error {
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ln) }()
 	b.log.Info("serving", "state", b.cfg.StateDir, "control", ln.Addr().String())
+	if b.cfg.Ready != nil {
+		b.cfg.Ready()
+	}
 	select {
 	case err = <-served:
 	case <-ctx.Done():
@@ -165,6 +178,14 @@ func (b *Broker) Serve(ctx context.Context) error {
 		err = nil
 	}
 	return err
+}
+
+// listen returns the control socket.
+func (b *Broker) listen() (net.Listener, error) {
+	if b.cfg.Listener != nil {
+		return ctlserver.Adopt(b.cfg.Listener), nil
+	}
+	return ctlserver.Listen(filepath.Join(b.cfg.RuntimeDir, control.SocketName))
 }
 
 // flushInterval is how much of the use counts a crash may lose.

@@ -16,6 +16,7 @@ import (
 func (b *Broker) router() *ctlserver.Router {
 	mux := ctlserver.NewRouter(b.log)
 	mux.Handle("GET "+control.PathHealth, ctlserver.Get(b.log, b.health))
+	mux.Handle("POST "+control.PathReload, ctlserver.Get(b.log, b.reload))
 	mux.Handle("GET "+control.PathPublicKey, ctlserver.Get(b.log, b.publicKey))
 	mux.Handle("GET "+control.PathKey, ctlserver.Get(b.log, b.keyInfo))
 	mux.Handle("POST "+control.PathKey+"/rotate", ctlserver.Get(b.log, b.rotateKey))

@@ -2,9 +2,6 @@ package broker
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"os"
 
@@ -15,8 +12,9 @@ import (
 // The events that the broker records of itself, of sessions and of what operators do. docs/audit.md says what each
 // means.
 const (
-	eventStarted = "broker_started"
-	eventStopped = "broker_stopped"
+	eventStarted  = "broker_started"
+	eventStopped  = "broker_stopped"
+	eventReloaded = "broker_reloaded"
 
 	eventCreated    = "session_created"
 	eventTakenUp    = "session_taken_up"
@@ -64,12 +62,7 @@ func (s *live) event(event, by string) {
 // recordStart records that the broker serves, and by which operator's file. It serves on a full disk too: sessions must
 // be revoked there.
 func (b *Broker) recordStart() {
-	file, err := json.Marshal(b.cfg.Operator)
-	if err != nil {
-		panic(err) // plain data
-	}
-	sum := sha256.Sum256(file)
-	b.recordOwn(&audit.Record{Event: eventStarted, By: process(int32(os.Getpid())), SHA256: hex.EncodeToString(sum[:])})
+	b.recordOwn(&audit.Record{Event: eventStarted, By: process(int32(os.Getpid())), SHA256: digest(b.cfg.Operator)})
 }
 
 // caller names the process that a control request comes from.

@@ -30,6 +30,7 @@ type exchange struct {
 	decision  policy.Decision
 	asks      bool   // a person has to decide
 	approval  string // what they said, and as whom
+	terms     *terms // by which it was decided
 	within    *limit.Use
 	over      atomic.Pointer[limit.Exceeded] // the limit that it is beyond
 	use       *credential.Use                // nil: no secret is bound to this origin
@@ -72,7 +73,7 @@ func (s *live) exchange(ctx context.Context, st *stream) (reusable bool, err err
 		return x.refuse(err)
 	}
 	if x.asks {
-		if err := x.ask(x.connect()); err != nil {
+		if err := x.ask(); err != nil {
 			return x.refuse(err)
 		}
 	}
@@ -359,6 +360,11 @@ func (x *exchange) forwardStreamed(up *upstream.Exchange, b body) (bool, error) 
 func (x *exchange) reauthorise() error {
 	if x.s.suspended.Load() {
 		return protocol.Refuse(protocol.ReasonReflection, nil)
+	}
+	if x.terms != x.s.terms.Load() {
+		if err := x.decide(x.connect()); err != nil {
+			return err
+		}
 	}
 	if x.use == nil {
 		return nil

@@ -150,7 +150,7 @@ func asksForRange(name string) bool {
 // scrubFields scrubs one section of a response's fields: cookies are credentials that a workload would keep after
 // the session, so they are removed unless the operator lets them pass.
 func (x *exchange) scrubFields(f protocol.Fields) (protocol.Fields, error) {
-	if !x.s.cookies {
+	if !x.s.terms.Load().cookies {
 		f = f.DelFunc(func(l protocol.Field) bool { return strings.HasPrefix(l.Name, "set-cookie") })
 	}
 	if !x.guarded.ranges {

@@ -6,7 +6,6 @@ import (
 	"io"
 	"math"
 	"strconv"
-	"time"
 
 	"torno.internal/broker/internal/limit"
 	"torno.internal/broker/internal/policy"
@@ -69,12 +68,13 @@ func limiters(bounds []bound) []bound {
 
 // limit counts the exchange on all limits that apply to it. The error is a *protocol.RefusedError.
 func (x *exchange) limit() error {
-	if len(x.s.bounds) == 0 {
+	bounds := x.s.terms.Load().bounds
+	if len(bounds) == 0 {
 		return nil
 	}
 	var apply []*limit.Limiter
-	for i := range x.s.bounds {
-		if b := &x.s.bounds[i]; b.rule == nil || x.touched(b.rule) {
+	for i := range bounds {
+		if b := &bounds[i]; b.rule == nil || x.touched(b.rule) {
 			apply = append(apply, b.limiter)
 		}
 	}
@@ -160,46 +160,10 @@ func (m *metered) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// endInTime ends the session when it has been idle for too long, or has lasted too long. Both are looked for each
-// second, which is as exact as they are meant.
-func (s *live) endInTime(idle, total time.Duration) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-s.ctx.Done():
-			return
-		case now := <-tick.C:
-			event := ""
-			switch {
-			case total > 0 && now.Sub(s.record.Created()) >= total:
-				event = eventOver
-			case idle > 0 && s.stats.busy.Load() == 0 && now.Sub(time.Unix(0, s.stats.active.Load())) >= idle:
-				event = eventIdle
-			default:
-				continue
-			}
-			s.log.Info("ending the session", "why", event)
-			if _, err := s.b.finish(s.id, event, "", (*live).end); err != nil {
-				s.log.Error("ending a session", "err", err)
-			}
-			return
-		}
-	}
-}
-
-// deadlines starts to look for the session's deadlines, if it has any.
-func (s *live) deadlines(idle, total int) {
-	s.stats.active.Store(time.Now().UnixNano())
-	if idle == 0 && total == 0 {
-		return
-	}
-	s.wg.Go(func() { s.endInTime(time.Duration(idle)*time.Second, time.Duration(total)*time.Second) })
-}
-
 // limits is what the session's limits are, for people: its own first, then by rule.
 func (s *live) limits() *control.AgentLimits {
-	return limitsOf(s.bounds, s.idle, s.total)
+	t := s.terms.Load()
+	return limitsOf(t.bounds, t.idle, t.total)
 }
 
 func limitsOf(bounds []bound, idle, total int) *control.AgentLimits {

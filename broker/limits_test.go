@@ -228,7 +228,13 @@ func TestLimitBytes(t *testing.T) {
 		received.Store(0)
 		_, nc := socketTo(t, stream(), "/")
 		c := client(t, nc)
-		var err error
+		err := c.Write(context.Background(), websocket.MessageText, big[:30<<10])
+		for range 500 { // what is within the limit arrives
+			if received.Load() > 0 {
+				break
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
 		for i := 0; i < 100 && err == nil; i++ {
 			err = c.Write(context.Background(), websocket.MessageText, big[:30<<10])
 			for range 1000 { // the cut may overtake what is on its way

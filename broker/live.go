@@ -21,7 +21,6 @@ import (
 	"torno.internal/broker/internal/redact"
 	"torno.internal/broker/internal/session"
 	"torno.internal/broker/internal/store"
-	"torno.internal/broker/internal/upstream"
 	"torno.internal/protocol"
 	"torno.internal/protocol/control"
 	"torno.internal/protocol/transport"
@@ -34,7 +33,6 @@ type live struct {
 	id     string
 	agent  string
 	record *session.Session
-	policy *policy.Policy
 	set    atomic.Pointer[credential.Set]
 	base   map[string]control.Meta // by secret: what it meant when the session began
 	log    *slog.Logger
@@ -48,15 +46,13 @@ type live struct {
 	exposed *redact.Matcher // of the values that the workload was given; nil: none was
 	watch   watch
 
-	bounds      []bound
-	idle, total int // seconds; 0: unbounded
+	begun *terms // which hold for as long as it lasts
+	terms atomic.Pointer[terms]
 
 	granting sync.Mutex // held while grants changes
 	grants   atomic.Pointer[[]policy.Grant]
 
 	owner     atomic.Int32 // the process that registered the session; 0: an earlier broker knew
-	cookies   bool         // Set-Cookie passes
-	presign   bool         // requests may be signed in their query
 	signing   atomic.Int64 // bytes of content that are held to be signed
 	follows   bool         // newer versions of some secret are taken up
 	suspended atomic.Bool  // answers repeated secrets; a person must let the session go on
@@ -149,7 +145,7 @@ func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 		return nil, err
 	}
 	s := &live{
-		b: b, id: record.ID(), agent: record.Agent(), record: record, policy: p.policy, ln: ln,
+		b: b, id: record.ID(), agent: record.Agent(), record: record, ln: ln,
 		log: slog.New(newSparing(b.log.Handler())).With("session", record.ID(), "agent", record.Agent()), events: make(chan protocol.EventType, 4),
 		base: map[string]control.Meta{},
 	}
@@ -159,13 +155,12 @@ func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 		s.follows = s.follows || m.Rotation == control.RotationFollow
 	}
 	s.exposed = s.guardExposed()
-	s.paths, s.cookies = p.paths, b.cfg.Operator.Agents[s.agent].Cookies == control.CookiesPass
-	s.presign = b.cfg.Operator.Agents[s.agent].Presign
+	s.paths = p.paths
 	s.suspended.Store(record.Suspended())
 	s.loadGrants()
-	s.bounds, s.idle, s.total = limiters(p.bounds), p.idle, p.total
+	s.stats.active.Store(time.Now().UnixNano())
 	s.ctx, s.cancel = context.WithDeadline(context.Background(), record.Expires())
-	err = b.allowPrivate(s)
+	err = s.begin(p.terms())
 	if err == nil {
 		err = b.add(s)
 	}
@@ -173,6 +168,9 @@ func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 		s.cancel()
 		s.guards.release(&b.matchers)
 		return nil, errors.Join(err, ln.Close())
+	}
+	if b.operator.Load() != p.operator { // which was read again meanwhile
+		b.narrow(s)
 	}
 	s.catchUp()
 	return s, nil
@@ -206,17 +204,6 @@ func (s *live) endAbandoned() {
 	}
 }
 
-// allowPrivate exempts what the operator allows the session's agent from the address guard.
-func (b *Broker) allowPrivate(s *live) error {
-	prefixes, err := upstream.ParsePrefixes(b.cfg.Operator.Agents[s.agent].AllowPrivate)
-	if err != nil {
-		return fmt.Errorf("allow_private of agent %s: %w", s.agent, err)
-	}
-	b.upstream.AllowPrivate(s.id, prefixes)
-	b.upstream.AllowPrivate(tokenPool(s.agent), prefixes)
-	return nil
-}
-
 // maxConns is how many connections of a session are taken up at once: its streams, and some that have yet to say what
 // they are. Further ones wait in the socket's backlog, where they cost the other sessions no descriptors.
 const maxConns = protocol.MaxStreams + channelStreams + 64
@@ -226,7 +213,6 @@ func (s *live) run() {
 	stop := context.AfterFunc(s.ctx, func() { s.ln.Close() })
 	defer stop()
 	s.wg.Go(s.endAbandoned)
-	s.deadlines(s.idle, s.total)
 	s.wg.Go(func() { s.watch.run(s.ctx) })
 	s.acceptAll()
 	if errors.Is(s.ctx.Err(), context.DeadlineExceeded) {

@@ -17,16 +17,17 @@ import (
 // A plan is what a session of an agent would be: which secrets, in which versions, under which policy.
 // Making one opens no secret.
 type plan struct {
-	agent   string
-	file    control.AgentPolicy
-	metas   []control.Meta // the secrets in use, by name
-	unused  []string       // for people: secrets that are not, and why
-	policy  *policy.Policy
-	paths   map[string]policy.Paths // by secret: which requests to its audience get it
-	ceiling *control.Ceiling        // the operator's; nil: none
-	bounds  []bound
-	idle    int // seconds; 0: unbounded
-	total   int // as well
+	agent    string
+	file     control.AgentPolicy
+	metas    []control.Meta // the secrets in use, by name
+	unused   []string       // for people: secrets that are not, and why
+	policy   *policy.Policy
+	paths    map[string]policy.Paths // by secret: which requests to its audience get it
+	operator *control.Config         // the operator's file that it was made under
+	ceiling  *control.Ceiling        // the operator's; nil: none
+	bounds   []bound
+	idle     int // seconds; 0: unbounded
+	total    int // as well
 }
 
 // plan returns the plan for agent under file. Without a file all of the agent's secrets are in use and
@@ -97,7 +98,8 @@ func (b *Broker) compile(p *plan) error {
 		return err
 	}
 	var ceiling *control.Ceiling
-	if c, ok := b.cfg.Operator.Agents[p.agent]; ok {
+	p.operator = b.operator.Load()
+	if c, ok := p.operator.Agents[p.agent]; ok {
 		ceiling = &c
 	}
 	p.ceiling = ceiling

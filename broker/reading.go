@@ -44,9 +44,10 @@ func (x *exchange) readings() ([]reading, error) {
 // against it, or one about which a person is to be asked.
 func (x *exchange) decide(connect bool) error {
 	var asked policy.Decision
+	x.terms = x.s.terms.Load()
 	x.asks = false
 	for _, r := range x.all {
-		x.decision = x.s.policy.Decide(r.method, x.req.Scheme, x.authority, r.path)
+		x.decision = x.terms.policy.Decide(r.method, x.req.Scheme, x.authority, r.path)
 		if x.decision.Verdict == policy.Ask {
 			asked = x.decision
 			x.asks = x.asks || !x.granted(r)

@@ -45,7 +45,7 @@ func (x *exchange) planSigning() (err error) {
 func (x *exchange) unsigned() *sign.Request {
 	return &sign.Request{
 		Method: x.req.Method, Host: upstream.HostField(x.req.Scheme, x.authority), Target: x.req.Path,
-		Fields: x.req.Fields, Presign: x.s.presign,
+		Fields: x.req.Fields, Presign: x.terms.presign,
 	}
 }
 

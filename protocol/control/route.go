@@ -17,6 +17,8 @@ var Routes = []Route{
 	{Method: "GET", Path: PathEvents, Query: []string{"kind", "agent"}, Out: Event{}, Lines: true,
 		Does: "Tells what happens from now on, until the connection is closed. `kind` may be repeated. 32 subscribers at once; one that leaves 256 events unread is cut, and its last line is `stream_cut`."},
 
+	{Method: "POST", Path: PathReload, Out: Reloaded{}, Does: "Reads the operator's file again. Sessions that are live are only ever narrowed by it. `invalid` where the file is wrong, and then nothing has changed."},
+
 	{Method: "GET", Path: PathSessions, Out: []SessionInfo{}, Does: "The sessions that are live, oldest first."},
 	{Method: "POST", Path: PathSessions, In: SessionRequest{}, Out: SessionCreated{}, Does: "Registers one run of an agent and listens for its guest."},
 	{Method: "GET", Path: PathSession + "{id}", Out: SessionInfo{}, Does: "One session, also one that has ended in the last 30 days."},

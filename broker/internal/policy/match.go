@@ -35,3 +35,11 @@ func ParseLimits(file, table string, limits []control.RuleLimits) ([]Rule, []err
 	}
 	return rules, errs
 }
+
+// And returns a policy that permits what p and other both permit: the stricter of their decisions, p's where they are
+// equally strict.
+func (p *Policy) And(other *Policy) *Policy {
+	both := *p
+	both.also = other
+	return &both
+}

@@ -60,6 +60,7 @@ type Policy struct {
 	file      side
 	ceiling   *side // nil: everything
 	audiences map[Origin]bool
+	also      *Policy // must permit it as well; nil: none
 }
 
 // A side is one file's egress. A request must pass both.
@@ -148,6 +149,17 @@ func tunneledAudiences(tunnel *list, audiences []Origin) []error {
 // holds the query otherwise, which is never matched. Decide is total and deterministic, and its time
 // is linear in the length of path.
 func (p *Policy) Decide(method, scheme string, a protocol.Authority, path string) Decision {
+	d := p.decide(method, scheme, a, path)
+	if p.also == nil || d.Verdict == Deny {
+		return d
+	}
+	if other := p.also.Decide(method, scheme, a, path); other.Verdict < d.Verdict {
+		return other
+	}
+	return d
+}
+
+func (p *Policy) decide(method, scheme string, a protocol.Authority, path string) Decision {
 	q, reason := newQuery(method, scheme, a)
 	if reason != protocol.ReasonNone {
 		return Decision{Reason: reason}

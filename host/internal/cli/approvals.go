@@ -69,7 +69,8 @@ control characters are escaped.`,
 
 func approvalsOf(cmd *cobra.Command, c *client) ([]control.Approval, error) {
 	var list []control.Approval
-	return list, c.do(cmd.Context(), "GET", control.PathApprovals, nil, &list)
+	err := c.do(cmd.Context(), "GET", control.PathApprovals, nil, &list)
+	return list, err
 }
 
 // watchApprovals prints what waits, and what comes to wait. It listens before it asks, so that nothing is missed between.

@@ -144,7 +144,7 @@ $XDG_STATE_HOME/torno); XDG_RUNTIME_DIR holds its sockets (default: /run).`,
 	root.SetVersionTemplate("torno {{.Version}}\n")
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsagesWrapped 80"))
 	root.AddCommand(
-		newDemoCommand(), newDoctorCommand(version), newInitCommand(), newServeCommand(version), newRunCommand(),
+		newDemoCommand(), newDoctorCommand(version), newInitCommand(), newServeCommand(version), newReloadCommand(), newRunCommand(),
 		newTrustCommand(), newSecretsCommand(), newKeyCommand(), newStoreCommand(), newSessionsCommand(), newPolicyCommand(), newApprovalsCommand(), newAuditCommand(), newImageCommand(), newWorkspaceCommand(), newVMCommand(),
 		newVersionCommand(version),
 	)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -32,6 +33,9 @@ same state takes them up again. "torno run" starts a broker by itself when none
 runs; run one yourself, under a user of its own, where that matters.
 
 Without --config it reads broker.toml in the state directory, if there is one.
+
+SIGHUP, or "torno reload", has it read that file again. As a service of systemd
+it takes over the control socket and says when it is ready: docs/systemd.md.
 
 Where a passphrase protects the key (torno key protect) it is read from
 --passphrase-fd, else from a credential of systemd named torno-passphrase, else
@@ -70,11 +74,24 @@ func serve(cmd *cobra.Command, c broker.Config, path string) error {
 	if err := broker.Harden(); err != nil {
 		return err
 	}
+	c.Reread = func() (control.Config, error) { return readOperator(path, c.StateDir) }
+	unit, err := joinUnit(&c)
+	if err != nil {
+		return err
+	}
+	defer unit.Close()
 	b, err := broker.Open(c)
 	if err != nil {
 		return openHint(err)
 	}
-	return errors.Join(b.Serve(cmd.Context()), b.Close())
+	ctx, done := context.WithCancel(cmd.Context())
+	kept := make(chan struct{})
+	go func() { defer close(kept); unit.keep(ctx, b) }()
+	err = b.Serve(ctx)
+	unit.say(unit.Stopping())
+	done()
+	<-kept
+	return errors.Join(err, b.Close())
 }
 
 // openHint says what to do about a broker that does not open its state.

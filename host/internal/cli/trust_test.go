@@ -138,7 +138,7 @@ func TestInit(t *testing.T) {
 // Every command has help that shows how it is used, and fits a terminal.
 func TestHelp(t *testing.T) {
 	for _, args := range [][]string{
-		nil, {"serve"}, {"run"}, {"trust"}, {"init"}, {"secrets"}, {"secrets", "set"}, {"secrets", "list"}, {"secrets", "delete"},
+		nil, {"serve"}, {"reload"}, {"run"}, {"trust"}, {"init"}, {"secrets"}, {"secrets", "set"}, {"secrets", "list"}, {"secrets", "delete"},
 		{"sessions"}, {"sessions", "list"}, {"sessions", "show"}, {"sessions", "revoke"}, {"policy", "check"},
 		{"approvals"}, {"approvals", "list"}, {"approvals", "allow"}, {"approvals", "deny"},
 		{"audit", "tail"}, {"audit", "verify"}, {"doctor"}, {"demo"}, {"version"}, {"completion"},

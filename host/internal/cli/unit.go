@@ -1,0 +1,107 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"torno.internal/broker"
+	"torno.internal/host/internal/systemd"
+	"torno.internal/protocol/control"
+)
+
+// A unit is the broker as a service of systemd sees it. Without systemd it merely reads the operator's file again on
+// SIGHUP.
+type unit struct {
+	*systemd.Manager
+	log *slog.Logger
+	hup chan os.Signal
+}
+
+// statusInterval is how often the status for people is brought up to date.
+const statusInterval = 10 * time.Second
+
+// joinUnit takes over what systemd has for the broker: the control socket, and whom to tell that it is ready.
+func joinUnit(c *broker.Config) (*unit, error) {
+	sockets, err := systemd.Listeners()
+	if err != nil {
+		return nil, err
+	}
+	if c.Listener, err = controlOf(sockets); err != nil {
+		return nil, err
+	}
+	m, err := systemd.Connect()
+	if err != nil {
+		return nil, err
+	}
+	u := &unit{Manager: m, log: c.Log, hup: make(chan os.Signal, 1)}
+	signal.Notify(u.hup, syscall.SIGHUP)
+	c.Ready = func() { u.say(u.Ready()) }
+	return u, nil
+}
+
+// controlOf returns the control socket of those that systemd listens on, or nil: one called control, or the only one.
+func controlOf(sockets map[string]net.Listener) (net.Listener, error) {
+	var found net.Listener
+	for name, ln := range sockets {
+		if name != control.SocketName && len(sockets) > 1 {
+			return nil, &hintError{fmt.Errorf("systemd passes a socket called %q", name), "FileDescriptorName=control names the one that torno serves on"}
+		}
+		if _, ok := ln.(*net.UnixListener); !ok {
+			return nil, fmt.Errorf("systemd passes the socket %s, and only Unix sockets are served on", ln.Addr())
+		}
+		found = ln
+	}
+	return found, nil
+}
+
+// keep does what the manager expects until ctx ends: it says that the broker is alive, and what it does, and reloads.
+func (u *unit) keep(ctx context.Context, b *broker.Broker) {
+	every := statusInterval
+	if w := u.Watchdog(); w > 0 {
+		every = min(every, w/3)
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-u.hup:
+			u.reload(b)
+		case <-tick.C:
+			u.say(u.Status(b.Status())) // which waits where the broker is stuck, and then it is not alive
+			u.say(u.Alive())
+		}
+	}
+}
+
+// reload has the broker read its file again. A wrong one is said, and the broker goes on as before.
+func (u *unit) reload(b *broker.Broker) {
+	u.say(u.Reloading())
+	text := "reloaded"
+	if _, err := b.Reload("SIGHUP"); err != nil {
+		u.log.Error("reloading", "err", err)
+		text = "not reloaded: " + err.Error()
+	}
+	u.say(errors.Join(u.Status(text), u.Ready()))
+}
+
+// say logs that the manager could not be told; nothing else comes of it.
+func (u *unit) say(err error) {
+	if err != nil {
+		u.log.Warn("telling the service manager", "err", err)
+	}
+}
+
+// Close ends what joinUnit began.
+func (u *unit) Close() error {
+	signal.Stop(u.hup)
+	return u.Manager.Close()
+}

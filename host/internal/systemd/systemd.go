@@ -1,0 +1,154 @@
+// Package systemd speaks with the service manager that started the process: sd_notify(3) and sd_listen_fds(3), without
+// its library. Where nobody of that kind is there all of it does nothing.
+package systemd
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Manager is the service manager of this process. The zero value is none.
+type Manager struct {
+	conn     *net.UnixConn
+	watchdog time.Duration
+}
+
+// Connect takes the manager's address from the environment, and out of it: it is not for the processes that this one
+// starts.
+func Connect() (*Manager, error) {
+	m := &Manager{watchdog: watchdog()}
+	path := os.Getenv("NOTIFY_SOCKET")
+	if err := os.Unsetenv("NOTIFY_SOCKET"); err != nil {
+		return nil, err
+	}
+	switch {
+	case path == "":
+		return m, nil
+	case path[0] != '/' && path[0] != '@':
+		return nil, fmt.Errorf("NOTIFY_SOCKET is %q, and only Unix sockets are spoken to", path)
+	}
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return nil, fmt.Errorf("the service manager's socket: %w", err)
+	}
+	m.conn = c
+	return m, nil
+}
+
+// watchdog returns how often this process must say that it is alive, or 0.
+func watchdog() time.Duration {
+	defer os.Unsetenv("WATCHDOG_USEC")
+	defer os.Unsetenv("WATCHDOG_PID")
+	if pid := os.Getenv("WATCHDOG_PID"); pid != "" && pid != strconv.Itoa(os.Getpid()) {
+		return 0
+	}
+	usec, err := strconv.ParseUint(os.Getenv("WATCHDOG_USEC"), 10, 40)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(usec) * time.Microsecond
+}
+
+// Watchdog returns within which time Alive must be called again and again; 0: nobody waits for it.
+func (m *Manager) Watchdog() time.Duration { return m.watchdog }
+
+// Ready says that the service has started, or has taken up its new configuration.
+func (m *Manager) Ready() error { return m.notify("READY=1") }
+
+// Reloading says that the service takes up a new configuration, until Ready.
+func (m *Manager) Reloading() error {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return err
+	}
+	return m.notify("RELOADING=1", "MONOTONIC_USEC="+strconv.FormatInt(now.Nano()/1000, 10))
+}
+
+// Stopping says that the service is about to end.
+func (m *Manager) Stopping() error { return m.notify("STOPPING=1") }
+
+// Alive says that the service is not stuck.
+func (m *Manager) Alive() error { return m.notify("WATCHDOG=1") }
+
+// Status says, for people, what the service does.
+func (m *Manager) Status(text string) error {
+	return m.notify("STATUS=" + strings.ReplaceAll(text, "\n", " "))
+}
+
+// Close ends the conversation.
+func (m *Manager) Close() error {
+	if m.conn == nil {
+		return nil
+	}
+	return m.conn.Close()
+}
+
+func (m *Manager) notify(assignments ...string) error {
+	if m.conn == nil {
+		return nil
+	}
+	_, err := m.conn.Write([]byte(strings.Join(assignments, "\n")))
+	return err
+}
+
+// firstFD is SD_LISTEN_FDS_START.
+const firstFD = 3
+
+// maxFDs bounds how many descriptors a manager may pass.
+const maxFDs = 64
+
+// Listeners returns the sockets that the manager listens on for this process, by name, and takes them out of the
+// environment. Two of one name are an error.
+func Listeners() (map[string]net.Listener, error) {
+	pid, count, names := os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS"), strings.Split(os.Getenv("LISTEN_FDNAMES"), ":")
+	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
+		if err := os.Unsetenv(name); err != nil {
+			return nil, err
+		}
+	}
+	if pid != strconv.Itoa(os.Getpid()) {
+		return nil, nil
+	}
+	n, err := strconv.Atoi(count)
+	if err != nil || n < 0 || n > maxFDs {
+		return nil, fmt.Errorf("LISTEN_FDS is %q", count)
+	}
+	all := make(map[string]net.Listener, n)
+	for i := range n {
+		name := "unknown" // as sd_listen_fds_with_names(3) has it
+		if i < len(names) && names[i] != "" {
+			name = names[i]
+		}
+		ln, err := listener(firstFD+i, name)
+		if err == nil && all[name] != nil {
+			err = errors.Join(fmt.Errorf("two sockets are called %q", name), ln.Close())
+		}
+		if err != nil {
+			for _, other := range all {
+				other.Close()
+			}
+			return nil, err
+		}
+		all[name] = ln
+	}
+	return all, nil
+}
+
+// listener makes a listener of a descriptor, which no process that this one starts inherits.
+func listener(fd int, name string) (net.Listener, error) {
+	unix.CloseOnExec(fd)
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close() // the listener has a copy
+	ln, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("socket %q of the service manager: %w", name, err)
+	}
+	return ln, nil
+}
