@@ -30,16 +30,31 @@ func (x *exchange) authorised(write func([]credential.Field) error) error {
 	return write(fields)
 }
 
+// identify returns who the broker is towards the host, and remembers it.
+func (x *exchange) identify() *credential.Identity {
+	x.as = nil
+	if x.use != nil && !x.bare && x.use.Identity() != nil {
+		x.as = x.use
+		return x.use.Identity()
+	}
+	return nil
+}
+
+var errChanged = errors.New("the secret changed on the way")
+
 // credentials makes the fields that authorise the request.
 func (x *exchange) credentials() ([]credential.Field, error) {
 	if x.signing.proof != nil {
 		return x.proof(), nil
 	}
+	if x.use.Identity() != nil && (x.as == nil || x.as.Name != x.use.Name || x.as.Version != x.use.Version) {
+		return nil, protocol.Refuse(protocol.ReasonCredential, errChanged)
+	}
 	if !x.use.Mints() {
 		return x.use.Fields(x.req)
 	}
 	if x.token == nil || x.source.Meta.Name != x.use.Name || x.source.Meta.Version != x.use.Version {
-		return nil, protocol.Refuse(protocol.ReasonCredential, errors.New("the secret changed while its token was got"))
+		return nil, protocol.Refuse(protocol.ReasonCredential, errChanged)
 	}
 	return x.use.TokenFields(x.token.Value, x.req)
 }

@@ -34,6 +34,7 @@ type exchange struct {
 	within    *limit.Use
 	over      atomic.Pointer[limit.Exceeded] // the limit that it is beyond
 	use       *credential.Use                // nil: no secret is bound to this origin
+	as        *credential.Use                // whose certificate the connection is made with; nil: nobody's
 	bare      bool                           // this path does not get the credential, but neither the workload's own
 	guarded   *guarded                       // nil: no secret is bound to this authority, answers pass as they are
 	read      bool                           // the guest's request was read to its end
@@ -326,6 +327,7 @@ func (x *exchange) open(ctx context.Context, key upstream.PoolKey) (*upstream.Ex
 	if err := x.mint(ctx); err != nil {
 		return nil, err
 	}
+	key.Identity = x.identify()
 	began := time.Now()
 	up, err := x.s.b.upstream.Open(ctx, key)
 	if err != nil {

@@ -331,7 +331,7 @@ func TestAttack32RefreshEchoed(t *testing.T) {
 		ask(testKey)
 		d.stop()
 		d.start() // tokens are gone, what they were got with is not
-		ask() // what was the first token is worth nothing by now, and nobody knows it any more
+		ask()     // what was the first token is worth nothing by now, and nobody knows it any more
 		if len(all) != 2 {
 			t.Errorf("%d refresh tokens", len(all))
 		}

@@ -163,13 +163,14 @@ type FieldTemplate struct {
 
 // Injector schemes.
 const (
-	SchemeBearer = "bearer" // authorization: Bearer VALUE
-	SchemeHeader = "header" // fields from templates
-	SchemeBasic  = "basic"  // authorization: Basic, with the user that is given, or the workload's
-	SchemeGit    = "git"    // bearer, and basic where git speaks HTTP
-	SchemeQuery  = "query"  // a parameter of the query
-	SchemePath   = "path"   // a part of the path, from a template
-	SchemeCookie = "cookie" // a cookie beside the workload's own
+	SchemeBearer     = "bearer"      // authorization: Bearer VALUE
+	SchemeHeader     = "header"      // fields from templates
+	SchemeBasic      = "basic"       // authorization: Basic, with the user that is given, or the workload's
+	SchemeGit        = "git"         // bearer, and basic where git speaks HTTP
+	SchemeQuery      = "query"       // a parameter of the query
+	SchemePath       = "path"        // a part of the path, from a template
+	SchemeCookie     = "cookie"      // a cookie beside the workload's own
+	SchemeClientCert = "client-cert" // a certificate in the TLS handshake (RFC 8446 §4.4.2)
 
 	// What follows is never sent to the audience: it gets access tokens, which are sent as bearer tokens.
 	SchemeOAuth2        = "oauth2"         // client credentials (RFC 6749 §4.4)

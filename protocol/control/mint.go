@@ -2,6 +2,7 @@ package control
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -157,6 +158,30 @@ func checkKey(_ Injector, value []byte) error {
 	}
 	if strings.HasPrefix(block.Type, "ENCRYPTED") || block.Headers["DEK-Info"] != "" {
 		return errors.New("the private key is encrypted; decrypt it first (openssl pkey -in KEY -out -)")
+	}
+	return nil
+}
+
+// checkClientCert accepts a private key in PEM and, beside it, the chain of its certificate, which comes first of them.
+func checkClientCert(in Injector, value []byte) error {
+	keys := 0
+	for rest := value; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type == "CERTIFICATE" {
+			continue
+		}
+		if keys++; keys > 1 {
+			return errors.New("the value holds more than one private key and its certificates")
+		}
+		if err := checkKey(in, pem.EncodeToMemory(block)); err != nil {
+			return err
+		}
+	}
+	if _, err := tls.X509KeyPair(value, value); err != nil {
+		return errors.New("the value is not a private key in PEM with its certificate and what signed that; or they do not belong together")
 	}
 	return nil
 }

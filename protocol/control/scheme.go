@@ -118,6 +118,8 @@ var schemes = map[string]scheme{
 	SchemePath:   {params: []param{{"template", true, checkPathTemplate}}, value: checkPathPart},
 	SchemeCookie: {params: []param{{"name", true, checkCookieName}}, value: checkCookieValue},
 
+	SchemeClientCert: {value: checkClientCert},
+
 	SchemeOAuth2: {
 		params: tokenParams(param{"id", true, checkWord}, param{"auth", false, checkAuth}, param{"alg", false, checkAlg}, param{"kid", false, checkWord}),
 		value:  checkClientSecret, mints: tokenParam,

@@ -57,6 +57,8 @@ func NewInjector(m control.Meta) (Injector, error) {
 		return query{name: m.Inject.Param("name")}, nil
 	case control.SchemePath:
 		return newPath(m)
+	case control.SchemeClientCert:
+		return clientCert{}, nil
 	case control.SchemeCookie:
 		return cookie{name: m.Inject.Param("name")}, nil
 	}

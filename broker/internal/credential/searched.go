@@ -36,7 +36,7 @@ func (s Secret) Searched() []redact.Secret {
 				add(bytes.Clone(k.Secret))
 				add(bytes.Clone(k.Token))
 			}
-		case control.SchemeAssertion, control.SchemeGitHubApp, control.SchemeOAuth2:
+		case control.SchemeAssertion, control.SchemeGitHubApp, control.SchemeOAuth2, control.SchemeClientCert:
 			privateNumbers(value, add)
 		case control.SchemeGoogle, control.SchemeRefresh:
 			if k, err := control.ParseGoogleKey(value); err == nil {
@@ -65,7 +65,10 @@ func (s Secret) WipeSearched(parts []redact.Secret) {
 // privateNumbers calls add with each number of a private key in PEM that nobody else knows. What surrounds
 // them is the same in all keys of a kind, or public.
 func privateNumbers(key []byte, add func([]byte)) {
-	block, _ := pem.Decode(key)
+	block, rest := pem.Decode(key)
+	for block != nil && block.Type == "CERTIFICATE" {
+		block, rest = pem.Decode(rest)
+	}
 	if block == nil {
 		return
 	}

@@ -47,8 +47,9 @@ type Use struct {
 	Injector Injector    // nil: there is a signer
 	Signer   sign.Signer // nil: there is an injector
 
-	secret Secret
-	mark   int // where the mark stands in the placeholder
+	secret   Secret
+	identity *Identity // nil: the secret is no client certificate
+	mark     int       // where the mark stands in the placeholder
 }
 
 // NewSet compiles the secrets of a session. Exposed ones are kept for Wipe alone: they are in the
@@ -90,6 +91,9 @@ func (s *Set) add(sec Secret) error {
 		if u.Injector, err = NewInjector(m); err != nil {
 			return err
 		}
+	}
+	if m.Inject.Scheme == control.SchemeClientCert {
+		u.identity = &Identity{value: sec.Value}
 	}
 	for _, f := range m.Inject.Fields {
 		s.position[protocol.FoldName(f.Name)] = true

@@ -40,6 +40,8 @@ func (u *Use) Fields(req *protocol.Request) ([]Field, error) {
 		return nil, errors.New("the secret signs, and is put into nothing")
 	case u.Mints():
 		return nil, errMints
+	case u.identity != nil: // it was checked when the handshake was made
+		return nil, nil
 	}
 	if err := u.check(); err != nil {
 		return nil, err

@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/netip"
 
+	"torno.internal/broker/internal/credential"
 	"torno.internal/protocol"
 )
 
@@ -43,7 +44,8 @@ type PoolKey struct {
 	Session   string
 	Scheme    string // "https" or "http"; empty for tunnels
 	Authority protocol.Authority
-	HTTP2     bool // offer HTTP/2 (RFC 9113) as well; the upstream may still choose HTTP/1.1
+	Identity  *credential.Identity // who we are in TLS; nil: nobody
+	HTTP2     bool                 // offer HTTP/2 (RFC 9113) as well; the upstream may still choose HTTP/1.1
 }
 
 // A Client opens exchanges and tunnels. It is safe for concurrent use.

@@ -108,8 +108,17 @@ func refuse(err error) error {
 		reason = protocol.ReasonSessionEnded
 	case isTimeout(err):
 		reason = protocol.ReasonUpstreamTimeout
+	case isAlert(err):
+		reason = protocol.ReasonUpstreamTLS
 	}
 	return protocol.Refuse(reason, err)
+}
+
+// isAlert reports whether the other side ended TLS with an alert: in TLS 1.3 it looks at a client's certificate
+// only when the handshake has ended for us.
+func isAlert(err error) bool {
+	var oe *net.OpError
+	return errors.As(err, &oe) && oe.Op == "remote error"
 }
 
 func isTimeout(err error) bool {

@@ -20,7 +20,8 @@ const (
 )
 
 // tlsConfig returns how connections of one pool key are secured. Each has its own ticket cache: a
-// ticket resumes whoever the first handshake was, so it never leaves the session.
+// ticket resumes whoever the first handshake was, so it never leaves the session and the identity. A server can't
+// renegotiate: crypto/tls refuses.
 func (c *Client) tlsConfig(key PoolKey) *tls.Config {
 	roots := c.roots
 	if o, ok := c.overrides[key.Authority]; ok && o.Roots != nil {
@@ -30,13 +31,17 @@ func (c *Client) tlsConfig(key PoolKey) *tls.Config {
 	if key.HTTP2 {
 		protos = []string{protoHTTP2, protoHTTP1}
 	}
-	return &tls.Config{
+	cfg := &tls.Config{
 		ServerName:         key.Authority.Host,
 		RootCAs:            roots,
 		MinVersion:         tls.VersionTLS12,
 		NextProtos:         protos,
 		ClientSessionCache: tls.NewLRUClientSessionCache(maxTickets),
 	}
+	if id := key.Identity; id != nil {
+		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return id.Certificate() }
+	}
+	return cfg
 }
 
 // handshake secures nc. Its errors are *protocol.RefusedError.

@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"net/http/httptest"
 	"os"
 	"regexp"
 	"strings"
@@ -17,7 +19,7 @@ import (
 // TestSchemesPage runs every command of docs/schemes.md.
 func TestSchemesPage(t *testing.T) {
 	key := "-----BEGIN PRIVATE KEY-----\nbWFkZSB1cA==\n-----END PRIVATE KEY-----\n"
-	files := map[string]string{"key.pem": key, "secret": "made-up-0123456789:abcdefghij\n"}
+	files := map[string]string{"client.pem": clientPEM(t), "key.pem": key, "secret": "made-up-0123456789:abcdefghij\n"}
 	for name, value := range map[string]map[string]string{
 		"key.json":  {"type": "service_account", "client_email": "robot@example.org", "private_key": key},
 		"user.json": {"type": "authorized_user", "client_id": "c", "client_secret": "made-up", "refresh_token": "made-up"},
@@ -79,6 +81,20 @@ func runPage(t *testing.T, name string, least int, files map[string]string) {
 			t.Errorf("%s: %v", m.Name, err)
 		}
 	}
+}
+
+// clientPEM returns a key and its certificate.
+func clientPEM(t *testing.T) string {
+	t.Helper()
+	s := httptest.NewTLSServer(nil)
+	defer s.Close()
+	pair := s.TLS.Certificates[0]
+	der, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})) +
+		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}))
 }
 
 // words parts a command as a shell does where nothing but single quotes is special.

@@ -57,6 +57,7 @@ a new value for it needs them no more. --as takes SCHEME[:NAME=VALUE,…], where
   query:name=N               a parameter of the query
   path:template=/bot{KEY}/   a part of the path
   cookie:name=N              a cookie
+  client-cert                a key and its certificate in PEM, for TLS
   oauth2, refresh-token, jwt-bearer, token-exchange, github-app, google, azure,
   registry                   what access tokens are got with
   ssh[:user=U]               a private key for SSH, without its passphrase: an
