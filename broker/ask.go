@@ -61,6 +61,7 @@ func (x *exchange) answered(a approval.Answer) string {
 		outcome = askTimedOut
 	}
 	x.approval = outcome
+	x.s.b.metrics.Asked(outcome)
 	if a.Session {
 		x.approval += " for the session"
 	}

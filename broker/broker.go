@@ -20,6 +20,7 @@ import (
 	"torno.internal/broker/internal/audit"
 	ctlserver "torno.internal/broker/internal/control"
 	"torno.internal/broker/internal/feed"
+	"torno.internal/broker/internal/metric"
 	"torno.internal/broker/internal/mint"
 	"torno.internal/broker/internal/redact"
 	"torno.internal/broker/internal/store"
@@ -63,6 +64,7 @@ type Broker struct {
 	mints    *mint.Minter
 	desk     *approval.Desk
 	feed     feed.Feed
+	metrics  metric.Metrics
 	operator atomic.Pointer[control.Config] // broker.toml as it was read last; only Agents differ from cfg's
 
 	reloading sync.Mutex // held while operator changes
@@ -136,7 +138,14 @@ func (b *Broker) Serve(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	numbers, err := b.openMetrics()
+	if err != nil {
+		return errors.Join(err, ln.Close())
+	}
 	if err := b.openVSOCK(); err != nil {
+		if numbers != nil {
+			numbers.Close()
+		}
 		return errors.Join(err, ln.Close())
 	}
 	b.resume()
@@ -145,6 +154,9 @@ func (b *Broker) Serve(ctx context.Context) error {
 	accepting.Go(func() { b.rotateKeys(ctx) })
 	accepting.Go(func() { b.flushUsage(ctx) })
 	accepting.Go(func() { b.keepTime(ctx.Done()) })
+	if numbers != nil {
+		accepting.Go(func() { b.serveMetrics(ctx, numbers) })
+	}
 	if b.machines != nil {
 		accepting.Go(func() { b.serveVSOCK(ctx) })
 	}

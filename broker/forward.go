@@ -91,6 +91,7 @@ func (s *live) exchange(ctx context.Context, st *stream) (reusable bool, err err
 		if err := x.s.b.audit.End(x.id, &x.outcome); err != nil {
 			x.s.log.Error("recording an exchange's end", "err", err)
 		}
+		x.count(false, x.outcome.Reason)
 		x.tell(x.outcome.Status, x.outcome.Reason)
 	}()
 	if x.use != nil && !x.bare {
@@ -234,6 +235,7 @@ func (x *exchange) refuse(err error) (bool, error) {
 		}
 	}
 	x.s.stats.last.Store(&decided{method: x.req.Method, authority: x.req.Authority, reason: reason.String()})
+	x.count(true, reason.String())
 	x.tell(reason.Status(), reason.String())
 	if err := x.answer(reason); err != nil {
 		return false, err

@@ -17,6 +17,7 @@ import (
 
 	"torno.internal/broker/internal/audit"
 	"torno.internal/broker/internal/credential"
+	"torno.internal/broker/internal/metric"
 	"torno.internal/broker/internal/policy"
 	"torno.internal/broker/internal/redact"
 	"torno.internal/broker/internal/session"
@@ -48,6 +49,8 @@ type live struct {
 
 	begun *terms // which hold for as long as it lasts
 	terms atomic.Pointer[terms]
+
+	counters *metric.Agent // of the session's agent
 
 	granting sync.Mutex // held while grants changes
 	grants   atomic.Pointer[[]policy.Grant]
@@ -158,6 +161,7 @@ func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 	s.paths = p.paths
 	s.suspended.Store(record.Suspended())
 	s.loadGrants()
+	s.counters = b.metrics.Agent(s.agent)
 	s.stats.active.Store(time.Now().UnixNano())
 	s.ctx, s.cancel = context.WithDeadline(context.Background(), record.Expires())
 	err = s.begin(p.terms())

@@ -67,6 +67,7 @@ func (x *exchange) gather() (body, error) {
 		}
 	}
 	b := body{whole: true}
+	from := x.upward(x.st.r)
 	for {
 		if len(b.first) == cap(b.first) {
 			grown := min(max(2*cap(b.first), 4<<10), sign.MaxContent+1)
@@ -75,7 +76,7 @@ func (x *exchange) gather() (body, error) {
 			}
 			b.first = append(make([]byte, 0, grown), b.first...)
 		}
-		n, err := x.st.r.Read(b.first[len(b.first):cap(b.first)])
+		n, err := from.Read(b.first[len(b.first):cap(b.first)])
 		b.first = b.first[:len(b.first)+n]
 		if len(b.first) > sign.MaxContent {
 			return body{}, errTooLong

@@ -298,6 +298,7 @@ type Config struct {
 	Egress    ConfigEgress       `json:"egress"`
 	Agents    map[string]Ceiling `json:"agents,omitempty"`
 	Limits    Limits             `json:"limits"`
+	Metrics   Metrics            `json:"metrics"`
 	Key       ConfigKey          `json:"key"`
 	Audit     ConfigAudit        `json:"audit"`
 }

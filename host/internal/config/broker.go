@@ -33,6 +33,7 @@ func ParseBroker(file string, b []byte) (control.Config, error) {
 	egress.done()
 	c.Agents = readCeilings(t.table("agents"))
 	c.Limits = readLimits(t.table("limits"))
+	c.Metrics = readMetrics(t.table("metrics"))
 	c.Key = readKey(t.table("key"))
 	c.Audit = readAudit(t.table("audit"))
 	t.done()
@@ -115,6 +116,18 @@ func readAudit(t *table) control.ConfigAudit {
 	}
 	t.done()
 	return a
+}
+
+// readMetrics reads where numbers about the broker can be read.
+func readMetrics(t *table) control.Metrics {
+	m := control.Metrics{Listen: t.text("listen")}
+	if t.has("listen") {
+		if _, _, err := control.ParseMetricsListen(m.Listen); err != nil {
+			t.fail(t.at("listen"), "metrics.listen: %v", err)
+		}
+	}
+	t.done()
+	return m
 }
 
 func readUpstreams(t *table, dir string) []control.Upstream {

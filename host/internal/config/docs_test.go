@@ -8,7 +8,7 @@ import (
 
 // TestDocs reads every block of TOML in the pages for operators.
 func TestDocs(t *testing.T) {
-	for _, page := range []string{"../../../docs/audit.md", "../../../docs/corporate.md"} {
+	for _, page := range []string{"../../../docs/audit.md", "../../../docs/corporate.md", "../../../docs/metrics.md"} {
 		b, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
@@ -59,7 +59,7 @@ func TestProxyKeys(t *testing.T) {
 	}
 	for _, bad := range []string{
 		"[egress]\nproxy = \"https://p.example:1\"\n", "[egress]\nproxy = \"http://u:p@p.example:1\"\n", "[egress]\nno_proxy = [\"a\"]\n",
-		"[limits]\nreflections_per_response = 0\n", "[audit]\nsync = \"never\"\n", "[audit]\nkeep_mib = 16\n", "[audit]\nkeep_days = 0\n", "[limits]\nunknown = 1\n", "[agents.a]\nminting = \"maybe\"\n",
+		"[limits]\nreflections_per_response = 0\n", "[audit]\nsync = \"never\"\n", "[audit]\nkeep_mib = 16\n", "[audit]\nkeep_days = 0\n", "[limits]\nunknown = 1\n", "[metrics]\nlisten = \"0.0.0.0:9118\"\n", "[metrics]\nport = 1\n", "[agents.a]\nminting = \"maybe\"\n",
 	} {
 		if _, err := ParseBroker("broker.toml", []byte(bad)); err == nil {
 			t.Errorf("%q passes", bad)
