@@ -27,7 +27,7 @@ func (w *Workspace) Apply(code bool) (*Report, error) {
 		return nil, errors.New("nothing has come back")
 	}
 	defer w.drop()
-	a := &applier{Workspace: w, code: newCodeTable(w.gitRows(), w.isGit), accept: code}
+	a := &applier{Workspace: w, code: w.codeTable(), accept: code}
 	if err := a.delete(); err != nil {
 		return &a.report, err
 	}

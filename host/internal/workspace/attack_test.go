@@ -122,6 +122,52 @@ func TestAttack43ConfiguredCode(t *testing.T) {
 	}
 }
 
+// Attack 43: what a configuration names that is not there yet, what included files name, and what is no file of it.
+func TestAttack43ConfiguredCodeToCome(t *testing.T) {
+	d := sit(t, map[string]string{
+		".git/config":       "[core]\n\thooksPath = tools/hooks\n[include] path = extra.config\n[includeIf \"onbranch:x\"]\n\tpath = \"../team config\"\n[branch \"main\"]\n\tmerge = refs/heads/main\n",
+		".git/extra.config": "[diff \"x\"]\n\ttextconv = ./to/text\n[include]\n\tpath = more.config\n", ".git/refs/heads/main": "1", "a": "1",
+	})
+	r := d.back(false, inOrder(say{"tools/hooks/pre-commit", script}, say{".git/extra.config", "evil"}, say{".git/more.config", "evil"}, say{"team config", "evil"},
+		say{"to/text", script}, say{".git/refs/heads/main", "2"}, say{"a", "new"})...)
+	if diff := cmp.Diff([]string{".git/extra.config", ".git/more.config", "team config", "to/text", "tools/hooks/pre-commit"}, names(r.Held)); diff != "" {
+		t.Errorf("held (-want +got):\n%s", diff)
+	}
+	if tree := d.tree(); tree[".git/refs/heads/main"] != "2" || tree["a"] != "new" {
+		t.Errorf("the control: %q", tree)
+	}
+}
+
+// Attack 43: code that this machine reaches by a link, which may lead over others, out of the workspace and back.
+func TestAttack43LinkedCode(t *testing.T) {
+	outside := tempDir(t)
+	d := sit(t, map[string]string{
+		".git/HEAD": "ref: refs/heads/main", ".git/hooks/pre-commit": "->../../scripts/check.sh", "scripts/check.sh": "mine", "scripts/other.sh": "mine",
+		".envrc": "->conf/current", "conf/current": "->one", "conf/one": "mine", "conf/two": "mine", ".vscode": "->ide/vs", "ide/vs/tasks.json": "->../../tasks", "tasks": "mine",
+		"doc": "->readme", "readme": "mine", "sub/Makefile": "->" + outside + "/back", ".env": "->secret.env",
+	})
+	if err := os.Symlink(d.dir+"/build/rules", outside+"/back"); err != nil {
+		t.Fatal(err)
+	}
+	r := d.back(false, inOrder(say{"scripts/check.sh", "evil"}, say{"scripts/other.sh", "new"}, say{"conf/current", "->two"}, say{"conf/one", "evil"}, say{"conf/two", "new"},
+		say{"tasks", "evil"}, say{"ide/vs/settings.json", "evil"}, say{"readme", "new"}, say{"build/rules", "evil"}, say{"secret.env", "evil"})...)
+	want := []string{"build/rules", "conf/current", "conf/one", "ide/vs/settings.json", "scripts/check.sh", "secret.env", "tasks"}
+	if diff := cmp.Diff(want, names(r.Held)); diff != "" {
+		t.Errorf("held (-want +got):\n%s", diff)
+	}
+	tree := d.tree()
+	for _, name := range []string{"scripts/check.sh", "conf/one", "tasks"} {
+		if tree[name] != "mine" {
+			t.Errorf("%s: %q", name, tree[name])
+		}
+	}
+	for _, name := range []string{"scripts/other.sh", "conf/two", "readme"} {
+		if tree[name] != "new" {
+			t.Errorf("the control: %s: %q", name, tree[name])
+		}
+	}
+}
+
 // A repository of another name, made here or there.
 func TestAttack43BareRepositories(t *testing.T) {
 	d := sit(t, map[string]string{"store/HEAD": "ref: refs/heads/main", "store/config": "mine", "store/hooks/": "", "a": "1"})
