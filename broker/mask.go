@@ -20,6 +20,7 @@ func (x *exchange) guard() *guarded {
 type masks struct {
 	x     *exchange
 	of    *credential.Set // whose secrets the last link masks
+	guard *guarded        // which the last link is of
 	chain []link
 }
 
@@ -34,16 +35,21 @@ type link struct {
 // Bounds on a chain.
 const (
 	longestRun = 4 << 10 // bytes of text that a run of a secret takes in the widest of encodings, and more
-	maxLinks   = 16
+	maxLinks   = 128     // a text that hardly moves meets many versions, but then there is little to mask
 )
 
 // errTooManyVersions ends an exchange through which more versions of a secret went than are masked at once.
 var errTooManyVersions = errors.New("new versions of a secret came too fast for an answer")
 
 func (x *exchange) masks() *masks {
-	m := &masks{x: x, of: x.s.secrets()}
-	m.add(x.guard().matcher)
+	m := &masks{x: x, of: x.s.secrets(), guard: x.guard()}
+	m.add(m.guard.matcher)
 	return m
+}
+
+// stale reports whether there are secrets, or access tokens, that the last link does not know.
+func (m *masks) stale() bool {
+	return m.x.s.secrets() != m.of || !m.guard.minted.current(m.x.s.b.mints)
 }
 
 func (m *masks) add(matcher *redact.Matcher) {
@@ -52,9 +58,9 @@ func (m *masks) add(matcher *redact.Matcher) {
 
 // mask masks b in place, the next piece of the text, and returns how many runs it masked.
 func (m *masks) mask(b []byte) (runs int, err error) {
-	if set := m.x.s.secrets(); set != m.of {
-		m.of = set
-		if next := m.x.guard().matcher; next != m.chain[len(m.chain)-1].matcher {
+	if m.stale() {
+		m.of, m.guard = m.x.s.secrets(), m.x.guard()
+		if next := m.guard.matcher; next != m.chain[len(m.chain)-1].matcher {
 			m.add(next)
 		}
 		if len(m.chain) > maxLinks {

@@ -340,3 +340,47 @@ func TestAttack32RefreshEchoed(t *testing.T) {
 		}
 	}
 }
+
+// TestAttack32TokenInOpenAnswer has a host repeat in an answer that has begun a token that the session got later: it is
+// masked as those that were there before.
+func TestAttack32TokenInOpenAnswer(t *testing.T) {
+	id, later := &issuer{}, make(chan string)
+	d, stream := openedMinting(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		first := strings.HasPrefix(r.Header.Get("Authorization"), "Bearer token-0-")
+		switch {
+		case r.URL.Path == "/events":
+			_, _ = io.WriteString(w, "begun ")
+			w.(http.Flusher).Flush()
+			for piece := range later {
+				_, _ = io.WriteString(w, piece)
+				w.(http.Flusher).Flush()
+			}
+		case first:
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	}), id, "oauth2:token="+idServer+"/token,id=me", testKey)
+	p := stream()
+	d.must(p.w.WriteRequest(get("/events")))
+	d.must(p.w.Close(nil))
+	var resp protocol.Response
+	d.must(p.r.ReadResponse(&resp))
+	_, _, old := id.last()
+	if resp, _, err := stream().ask(get("/"), ""); err != nil || resp.Status != 200 || id.count() != 2 {
+		t.Fatalf("%v, %v; %d tokens", resp, err, id.count())
+	}
+	_, _, token := id.last()
+	later <- "old " + old + " new " + token[:9]
+	later <- token[9:] + " end"
+	close(later)
+	body, err := io.ReadAll(p.r)
+	d.must(err)
+	text := string(body)
+	if !strings.HasPrefix(text, "begun ") || !strings.HasSuffix(text, " end") || len(maskedRun.FindAllString(text, -1)) < 2 {
+		t.Errorf("the control: %q", text)
+	}
+	for _, token := range []string{old, token} {
+		if tokenLeaks(token, text) {
+			t.Errorf("%s came through: %q", token, text)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -341,6 +342,53 @@ func FuzzAnswer(f *testing.F) {
 		}
 		if !isToken(got.access) || got.life < minLifetime || got.life > maxLifetime || len(got.refresh) > 0 && !isToken(got.refresh) {
 			t.Errorf("%q: %v", content, got.life)
+		}
+	})
+}
+
+// TestAttack32SearchedFor has every token searched for that a host was given and may still take: one that was got after
+// another had expired, one of which nobody said how long it lives, and one that came when its secret was forgotten.
+func TestAttack32SearchedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{answer: numbered, delay: time.Second}
+		m := New(f, nil)
+		defer m.Close()
+		src := source(t, plainClient, "s3cret")
+		live := func() string {
+			var all []string
+			tokens, _ := m.Live(&src.Meta)
+			for _, token := range tokens {
+				all = append(all, text62(t, token, nil))
+			}
+			slices.Sort(all)
+			return strings.Join(all, " ")
+		}
+		token := func(want, searched string, calls int) {
+			t.Helper()
+			got, err := m.Token(t.Context(), src, "")
+			if s := text62(t, got, err); s != want || live() != searched || f.count() != calls {
+				t.Errorf("got %s by call %d, want %s by %d; searched for: %q, want %q", s, f.count(), want, calls, live(), searched)
+			}
+		}
+		token("token-1", "token-1", 1)
+		time.Sleep(2 * time.Hour) // it has expired, for everybody
+		token("token-2", "token-2", 2)
+		token("token-2", "token-2", 2)
+		f.answer = func(n int) (*Answer, error) { return ok(fmt.Sprintf(`{"access_token":"token-%d"}`, n)), nil }
+		time.Sleep(2 * time.Hour)
+		token("token-3", "token-3", 3)
+		time.Sleep(2 * lifetime) // the host may take it for longer than we use it
+		token("token-4", "token-3 token-4", 4)
+		time.Sleep(2 * lifetime)
+		late := make(chan *Token)
+		go func() {
+			got, _ := m.Token(t.Context(), src, "")
+			late <- got
+		}()
+		synctest.Wait()
+		m.Forget("a", "KEY", 0)
+		if got := text62(t, <-late, nil); got != "token-5" || live() != "token-3 token-4 token-5" {
+			t.Errorf("got %s; searched for: %q", got, live())
 		}
 	})
 }
