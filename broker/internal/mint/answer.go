@@ -19,13 +19,14 @@ type answered struct {
 	access  []byte
 	refresh []byte        // takes the place of the one that was used; empty: none
 	life    time.Duration // clamped
+	worth   time.Duration // how long hosts may take it, at least life
 }
 
 // token returns the token, got at now, and owns its bytes.
 func (a *answered) token(now time.Time) *Token {
 	return &Token{
 		Value: secret.New(a.access), got: now,
-		renew: now.Add(a.life - min(ahead, a.life/4)), expires: now.Add(a.life),
+		renew: now.Add(a.life - min(ahead, a.life/4)), expires: now.Add(a.life), worthless: now.Add(a.worth),
 	}
 }
 
@@ -91,11 +92,11 @@ func readAnswer(g grant, a *Answer, now time.Time) (*answered, error) {
 	case len(b.RefreshToken) > 0 && !isToken(b.RefreshToken):
 		return nil, errors.New("the refresh token is too long, or holds what no field can carry")
 	}
-	life, err := b.life(a, now)
+	life, worth, err := b.life(a, now)
 	if err != nil {
 		return nil, err
 	}
-	return &answered{access: access, refresh: bytes.Clone(b.RefreshToken), life: life}, nil
+	return &answered{access: access, refresh: bytes.Clone(b.RefreshToken), life: life, worth: worth}, nil
 }
 
 func wipeOthers(b *body, kept text) {
@@ -106,28 +107,31 @@ func wipeOthers(b *body, kept text) {
 	}
 }
 
-// life returns how long the token lives. Whatever the endpoint says, it is renewed neither at every request nor
-// once a year.
-func (b *body) life(a *Answer, now time.Time) (time.Duration, error) {
-	said := lifetime
+// life returns for how long the token is used, and for how long hosts may take it. Whatever the endpoint says, it is renewed
+// neither at every request nor once a year.
+func (b *body) life(a *Answer, now time.Time) (life, worth time.Duration, err error) {
+	said, worth := lifetime, maxLifetime // where nobody says, hosts may take it for longer than we use it
 	switch {
 	case len(b.ExpiresIn) > 0 && !bytes.Equal(b.ExpiresIn, []byte("null")):
 		n, err := strconv.ParseFloat(string(bytes.Trim(b.ExpiresIn, `"`)), 64)
 		if err != nil || math.IsNaN(n) {
-			return 0, errors.New("the token's lifetime is not a number")
+			return 0, 0, errors.New("the token's lifetime is not a number")
 		}
-		said = time.Duration(max(0, min(n, maxLifetime.Seconds()))) * time.Second
+		said = time.Duration(max(0, min(n, maxWorth.Seconds()))) * time.Second
+		worth = said
 	case b.ExpiresAt != "":
 		at, err := time.Parse(time.RFC3339, b.ExpiresAt)
 		if err != nil {
-			return 0, errors.New("the token's expiry is not a time")
+			return 0, 0, errors.New("the token's expiry is not a time")
 		}
 		if date, err := http.ParseTime(a.Fields.Get("date")); err == nil {
 			now = date // by the clock that the expiry was reckoned with
 		}
 		said = at.Sub(now)
+		worth = said
 	}
-	return min(max(said, minLifetime), maxLifetime), nil
+	life = min(max(said, minLifetime), maxLifetime)
+	return life, min(max(worth, life), maxWorth), nil
 }
 
 // isToken accepts what RFC 6750 §2.1 lets a token be made of, and a little more that is in use.

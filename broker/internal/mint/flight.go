@@ -110,12 +110,17 @@ func (m *Minter) land(fam family, e *entry, f *flight, token *Token, replacement
 		e.retry = time.Now().Add(e.backOff)
 		return
 	}
-	if e.token != nil && all != nil {
-		all.former = append(all.former, e.token)
-		all.expire(time.Now())
-	}
+	old := e.token
 	e.token, e.backOff = token, 0
-	if all != nil {
-		all.generation++
+	if all == nil {
+		return
 	}
+	all.generation++
+	switch {
+	case !all.has(e): // it was forgotten meanwhile, and who waits for the token may still send it
+		all.former = append(all.former, token)
+	case old != nil:
+		all.former = append(all.former, old)
+	}
+	all.expire(time.Now())
 }

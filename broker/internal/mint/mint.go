@@ -29,6 +29,7 @@ const (
 	maxToken     = 16 << 10         // bytes of a token
 	minLifetime  = 30 * time.Second // what a shorter lifetime is taken for
 	maxLifetime  = 24 * time.Hour   // and a longer one
+	maxWorth     = 30 * maxLifetime // for how long at most a token is searched for in answers
 	lifetime     = 5 * time.Minute  // and none at all
 	ahead        = 5 * time.Minute  // how long before its end a token is renewed; at most a quarter of its life
 	freshness    = 10 * time.Second // Minter.Fresh where that is zero
@@ -55,6 +56,7 @@ type Token struct {
 	Value secret.Value
 
 	got, renew, expires time.Time
+	worthless           time.Time // when no host takes it any more, as far as anybody has said
 }
 
 // A Fetcher calls token endpoints. It follows no redirect and returns answers of any status.
@@ -192,24 +194,40 @@ func (m *Minter) look(src *Source, purpose string, now time.Time) (*Token, *flig
 	return e.token, e.flight, nil
 }
 
-// expire forgets tokens that no host takes any more.
+// expire ends the use of tokens that have expired, and forgets those that no host takes any more: where there are too many,
+// those too of which that is likely, the oldest first.
 func (all *tokens) expire(now time.Time) {
-	kept := all.former[:0]
-	for _, t := range all.former {
-		if now.Before(t.expires) {
-			kept = append(kept, t)
+	for purpose, e := range all.current {
+		if e.flight != nil || now.Before(e.retry) || e.token != nil && now.Before(e.token.expires) {
+			continue
 		}
+		if e.token != nil {
+			all.former = append(all.former, e.token)
+		}
+		delete(all.current, purpose)
 	}
-	clear(all.former[len(kept):])
-	all.former = kept
+	all.former = slices.DeleteFunc(all.former, func(t *Token) bool { return !now.Before(t.worthless) })
+	tooMany := len(all.current) + len(all.former) - maxTokens + 1
+	all.former = slices.DeleteFunc(all.former, func(t *Token) bool {
+		likely := tooMany > 0 && !now.Before(t.expires)
+		if likely {
+			tooMany--
+		}
+		return likely
+	})
 	if n := len(all.refreshed); n > maxRefreshed {
 		all.refreshed = slices.Delete(all.refreshed, 0, n-maxRefreshed)
 	}
-	for purpose, e := range all.current {
-		if e.flight == nil && (e.token == nil || !now.Before(e.token.expires)) && !now.Before(e.retry) {
-			delete(all.current, purpose)
+}
+
+// has reports whether e is still what is known of a token.
+func (all *tokens) has(e *entry) bool {
+	for _, known := range all.current {
+		if known == e {
+			return true
 		}
 	}
+	return false
 }
 
 // Refused says that a host did not take t. The next Token is another one, unless t is so young that another
