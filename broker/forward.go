@@ -358,8 +358,8 @@ func (x *exchange) forwardStreamed(up *upstream.Exchange, b body) (bool, error) 
 	return x.finish(up, uploadErr, clean, err)
 }
 
-// reauthorise asks once more, now that the connection is there: a secret that was revoked while it was
-// dialled is not sent, and one that is revoked from here on cuts the connection. The same goes for a session
+// reauthorise asks once more, now that the connection is there: a secret that was revoked or has expired while it was
+// dialled, or while a person was asked, is not sent, and one that is revoked from here on cuts the connection. The same goes for a session
 // that is suspended. A newer version is for the next request: this one is recorded with its own.
 func (x *exchange) reauthorise() error {
 	if x.s.suspended.Load() {
@@ -373,7 +373,7 @@ func (x *exchange) reauthorise() error {
 	if x.use == nil {
 		return nil
 	}
-	return x.s.secrets().Usable(x.use)
+	return x.s.secrets().Usable(x.use, x.authority)
 }
 
 // writeHead sends the request's head.

@@ -157,11 +157,8 @@ func (s *Set) Select(a protocol.Authority, scheme string, fields protocol.Fields
 	default:
 		chosen = candidates[0]
 	}
-	if err := s.Usable(chosen); err != nil {
+	if err := s.Usable(chosen, a); err != nil {
 		return nil, err
-	}
-	if m := &chosen.secret.Meta; !m.Expires.IsZero() && !time.Now().Before(m.Expires) {
-		return nil, refuse(protocol.ReasonExpired, "secret %s version %d expired at %s", m.Name, m.Version, m.Expires.Format(time.RFC3339))
 	}
 	return chosen, nil
 }

@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -313,4 +315,41 @@ func BenchmarkSelect(b *testing.B) {
 			}
 		})
 	}
+}
+
+// TestAttack26UsableLater asks about a secret that was chosen before: a request may wait for minutes, for a host or for a
+// person.
+func TestAttack26UsableLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := meta("KEY", "https://api.example.org", "https://other.example.org")
+		m.Expires, m.Rotation = time.Now().Add(time.Minute), control.RotationFollow
+		set, err := NewSet([]Secret{{Meta: m, Value: secret.New([]byte("value"))}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		here, there := authority(t, "api.example.org"), authority(t, "other.example.org")
+		use, err := set.Select(here, "https", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := m
+		next.Version, next.Audience = 4, m.Audience[:1]
+		narrowed, err := set.Follow(Secret{Meta: next, Value: secret.New([]byte("another"))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		check := func(what string, err error, want protocol.Reason) {
+			t.Helper()
+			var refused *protocol.RefusedError
+			if got := errors.As(err, &refused); got != (want != protocol.ReasonNone) || got && refused.Reason != want {
+				t.Errorf("%s: %v, want %v", what, err, want)
+			}
+		}
+		check("at once", set.Usable(use, here), protocol.ReasonNone)
+		check("with a later version", narrowed.Usable(use, here), protocol.ReasonNone)
+		check("with a later version that goes elsewhere", narrowed.Usable(use, there), protocol.ReasonRevoked)
+		check("revoked", set.Revoke("KEY", 3).Usable(use, here), protocol.ReasonRevoked)
+		time.Sleep(time.Minute)
+		check("expired", set.Usable(use, here), protocol.ReasonExpired)
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"torno.internal/protocol"
 	"torno.internal/protocol/control"
@@ -76,10 +77,17 @@ func (s *Set) Revoked(name string) bool {
 	return ok && s.revoked[version{name, sec.Meta.Version}]
 }
 
-// Usable returns a *protocol.RefusedError with ReasonRevoked if the version that u is of is revoked.
-func (s *Set) Usable(u *Use) error {
-	if s.revoked[version{u.Name, u.Version}] {
+// Usable returns a *protocol.RefusedError if u, which Select chose for a, may be used there no more: with ReasonRevoked if
+// its version is revoked, or a later one is bound to other hosts, with ReasonExpired if it has expired meanwhile.
+func (s *Set) Usable(u *Use, a protocol.Authority) error {
+	m := &u.secret.Meta
+	switch {
+	case s.revoked[version{u.Name, u.Version}]:
 		return refuse(protocol.ReasonRevoked, "secret %s version %d", u.Name, u.Version)
+	case !slices.ContainsFunc(s.byOrigin[a], func(now *Use) bool { return now.Name == u.Name }):
+		return refuse(protocol.ReasonRevoked, "secret %s is not bound to %s any more", u.Name, a)
+	case !m.Expires.IsZero() && !time.Now().Before(m.Expires):
+		return refuse(protocol.ReasonExpired, "secret %s version %d expired at %s", u.Name, u.Version, m.Expires.Format(time.RFC3339))
 	}
 	return nil
 }
