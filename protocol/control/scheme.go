@@ -164,7 +164,7 @@ var schemes = map[string]scheme{
 		},
 		value: checkRolePassword,
 	},
-	SchemeSigV4:  {params: []param{{ParamService, false, checkScopePart}, {ParamRegion, false, checkScopePart}}, value: checkAWSKeys},
+	SchemeSigV4: {params: []param{{ParamService, false, checkScopePart}, {ParamRegion, false, checkScopePart}}, value: checkAWSKeys},
 }
 
 // checkInjector accepts an injector whose scheme is known and has what it needs, and nothing else.
