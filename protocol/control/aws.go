@@ -24,7 +24,7 @@ func checkScopePart(_, value string) error {
 }
 
 // Signs reports whether the secret that m describes never goes out, and proofs made with it do.
-func (m Meta) Signs() bool { return m.Inject.Scheme == SchemeSigV4 }
+func (m Meta) Signs() bool { return m.Inject.Scheme == SchemeSigV4 || m.Inject.Scheme == SchemeMessage }
 
 // AWSKeys are the parts of a secret of SchemeSigV4. They share memory with its value.
 type AWSKeys struct {
@@ -68,7 +68,7 @@ func checkAWSKeys(_ Injector, value []byte) error {
 // PublicPrefixes returns the beginnings of value that are no secret: what is in prefixes, and the id of a key that signs.
 func (m Meta) PublicPrefixes(value []byte, prefixes []string) []string {
 	id, _, ok := bytes.Cut(value, []byte(":"))
-	if !ok || !m.Signs() {
+	if !ok || m.Inject.Scheme != SchemeSigV4 {
 		return prefixes
 	}
 	return append(slices.Clone(prefixes), string(id)+":")

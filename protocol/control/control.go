@@ -183,7 +183,8 @@ const (
 	SchemeRegistry      = "registry"       // a password for a container registry's tokens
 
 	// What follows signs requests, and is never sent.
-	SchemeSigV4 = "sigv4" // AWS Signature Version 4
+	SchemeSigV4   = "sigv4"   // AWS Signature Version 4
+	SchemeMessage = "rfc9421" // HTTP Message Signatures
 )
 
 // Meta is everything about a secret but its value. It is bound to the sealed value as associated data,

@@ -164,6 +164,13 @@ var schemes = map[string]scheme{
 		},
 		value: checkRolePassword,
 	},
+	SchemeMessage: {
+		params: []param{
+			{"alg", true, checkMessageAlg}, {"keyid", true, checkQuoted}, {"label", false, checkLabel}, {"tag", false, checkQuoted},
+			{"components", false, checkComponents}, {"expires", false, checkExpires}, {"key", false, oneOf(keyRaw, keyBase64)},
+		},
+		value: checkMessageKey,
+	},
 	SchemeSigV4: {params: []param{{ParamService, false, checkScopePart}, {ParamRegion, false, checkScopePart}}, value: checkAWSKeys},
 }
 

@@ -36,7 +36,7 @@ func (s Secret) Searched() []redact.Secret {
 				add(bytes.Clone(k.Secret))
 				add(bytes.Clone(k.Token))
 			}
-		case control.SchemeAssertion, control.SchemeGitHubApp, control.SchemeOAuth2, control.SchemeClientCert:
+		case control.SchemeAssertion, control.SchemeGitHubApp, control.SchemeOAuth2, control.SchemeClientCert, control.SchemeMessage:
 			privateNumbers(value, add)
 		case control.SchemeGoogle, control.SchemeRefresh:
 			if k, err := control.ParseGoogleKey(value); err == nil {

@@ -7,15 +7,14 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
 	"time"
 
+	"torno.internal/broker/internal/sign"
 	"torno.internal/protocol/control"
 	"torno.internal/protocol/secret"
 )
@@ -59,7 +58,7 @@ func (e endpoint) bearing(f *form, key []byte, in control.Injector, c claims, no
 
 // signAssertion returns a JWT (RFC 7519) in compact form, signed with the key in PEM.
 func signAssertion(key []byte, in control.Injector, c claims, now time.Time) ([]byte, error) {
-	signer, err := parseKey(key)
+	signer, err := sign.ParsePrivate(key)
 	if err != nil {
 		return nil, err
 	}
@@ -83,30 +82,6 @@ func signAssertion(key []byte, in control.Injector, c claims, now time.Time) ([]
 		return nil, errors.New("the private key can't sign")
 	}
 	return base64.RawURLEncoding.AppendEncode(append(signing, '.'), signature), nil
-}
-
-// parseKey reads a private key in PEM: PKCS #8, or the older forms of RSA and of curves.
-func parseKey(key []byte) (crypto.Signer, error) {
-	block, _ := pem.Decode(key)
-	if block == nil {
-		return nil, errors.New("the value is not a private key in PEM")
-	}
-	defer secret.Wipe(block.Bytes)
-	var parsed any
-	var err error
-	switch block.Type {
-	case "RSA PRIVATE KEY":
-		parsed, err = x509.ParsePKCS1PrivateKey(block.Bytes)
-	case "EC PRIVATE KEY":
-		parsed, err = x509.ParseECPrivateKey(block.Bytes)
-	default:
-		parsed, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-	}
-	signer, ok := parsed.(crypto.Signer)
-	if err != nil || !ok {
-		return nil, errors.New("the private key is damaged, or of a kind that does not sign")
-	}
-	return signer, nil
 }
 
 // An algorithm says how a JWS is signed (RFC 7518 §3.1, RFC 8037).

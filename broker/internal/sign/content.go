@@ -3,7 +3,6 @@ package sign
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"hash"
 	"io"
@@ -13,15 +12,15 @@ import (
 // A digestWriter passes content on and compares it with its digest. It holds the last byte back until the whole is
 // known to be right, so that nobody ever takes wrong content for whole.
 type digestWriter struct {
-	w      io.Writer
-	hash   hash.Hash
-	digest string // hex
-	last   [1]byte
-	held   bool
+	w    io.Writer
+	hash hash.Hash
+	want digest
+	last [1]byte
+	held bool
 }
 
-func newDigestWriter(w io.Writer, digest string) *digestWriter {
-	return &digestWriter{w: w, hash: sha256.New(), digest: digest}
+func newDigestWriter(w io.Writer, want digest) *digestWriter {
+	return &digestWriter{w: w, hash: want.hash.New(), want: want}
 }
 
 func (d *digestWriter) Write(p []byte) (int, error) {
@@ -46,8 +45,8 @@ func (d *digestWriter) Write(p []byte) (int, error) {
 
 // Close compares the digest and lets the last byte go.
 func (d *digestWriter) Close() error {
-	if got := hex.EncodeToString(d.hash.Sum(nil)); got != d.digest {
-		return fmt.Errorf("digest %s: %w", got, ErrContent)
+	if got := d.hash.Sum(nil); string(got) != d.want.sum {
+		return fmt.Errorf("digest %x: %w", got, ErrContent)
 	}
 	if !d.held {
 		return nil

@@ -2,8 +2,8 @@ package sign
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -149,7 +149,7 @@ func TestDigestHoldsBack(t *testing.T) {
 			"appended": {append(bytes.Clone(content), 'x'), ErrContent},
 		} {
 			var out bytes.Buffer
-			w := newDigestWriter(&out, hex.EncodeToString(sum[:]))
+			w := newDigestWriter(&out, digest{crypto.SHA256, string(sum[:])})
 			for b := c.send; len(b) > 0; b = b[min(piece, len(b)):] {
 				if n, err := w.Write(b[:min(piece, len(b))]); err != nil || n != min(piece, len(b)) {
 					t.Fatal(n, err)
@@ -165,7 +165,7 @@ func TestDigestHoldsBack(t *testing.T) {
 			}
 		}
 	}
-	w := newDigestWriter(io.Discard, emptyHash)
+	w := newDigestWriter(io.Discard, newDigest(crypto.SHA256, nil))
 	if err := w.Close(); err != nil {
 		t.Errorf("no content: %v", err)
 	}

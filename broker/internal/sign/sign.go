@@ -2,7 +2,7 @@
 // secret. A proof is made on the host over the request as it goes out, so whoever sees one can't make
 // another. Every signer binds method, authority, path, query and content as far as its scheme can.
 //
-// The schemes: AWS Signature Version 4 (sigv4.go).
+// The schemes: AWS Signature Version 4 (sigv4.go), HTTP Message Signatures of RFC 9421 (message.go).
 package sign
 
 import (
@@ -33,7 +33,7 @@ type Request struct {
 	Presign bool            // the operator lets requests go out with the proof in the query
 }
 
-// A Signer derives proofs from one secret. Signers are immutable and safe for concurrent use.
+// A Signer derives proofs from one secret. Signers are safe for concurrent use.
 type Signer interface {
 	// Strip reports whether the workload's own field called name, in any case and with hyphens or underscores,
 	// is removed where the signer sets its own.
@@ -84,8 +84,11 @@ var ErrContent = errors.New("the content is not what the request declares")
 
 // New returns the signer that m describes, or nil where m describes an injector.
 func New(m control.Meta) Signer {
-	if m.Inject.Scheme == control.SchemeSigV4 {
+	switch m.Inject.Scheme {
+	case control.SchemeSigV4:
 		return &sigV4{service: m.Inject.Param(control.ParamService), region: m.Inject.Param(control.ParamRegion)}
+	case control.SchemeMessage:
+		return newMessage(m.Inject)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package sign
 
 import (
+	"crypto"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -135,7 +136,7 @@ func (p *sigV4Plan) Demand() Demand {
 
 // Sign signs the request in its fields, or in its query where the workload's was presigned.
 func (p *sigV4Plan) Sign(value secret.Value, r *Request, now time.Time) (*Proof, error) {
-	payload, err := p.digest(r)
+	payload, err := p.payloadOf(r)
 	if err != nil {
 		return nil, err
 	}
@@ -154,14 +155,18 @@ func (p *sigV4Plan) Sign(value secret.Value, r *Request, now time.Time) (*Proof,
 		return nil, err
 	}
 	if proof.Content == nil && !r.Whole && isDigest(payload) {
-		proof.Content = func(w io.Writer) io.WriteCloser { return newDigestWriter(w, payload) }
+		sum, err := hex.DecodeString(payload)
+		if err != nil {
+			return nil, err
+		}
+		proof.Content = func(w io.Writer) io.WriteCloser { return newDigestWriter(w, digest{crypto.SHA256, string(sum)}) }
 	}
 	return proof, nil
 }
 
-// digest returns what is signed in the content's place. Where all of the content is there it is compared with
+// payloadOf returns what is signed in the content's place. Where all of the content is there it is compared with
 // what was declared.
-func (p *sigV4Plan) digest(r *Request) (string, error) {
+func (p *sigV4Plan) payloadOf(r *Request) (string, error) {
 	if p.payload != "" && !isDigest(p.payload) && !(p.open && r.Whole) {
 		return p.payload, nil
 	}

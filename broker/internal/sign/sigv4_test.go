@@ -45,15 +45,17 @@ func claimed(in scope, covered string) protocol.Field {
 		"/aws4_request, SignedHeaders=" + covered + ", Signature=" + strings.Repeat("0", 64)}
 }
 
-// prove plans and signs a request as the broker does.
-func prove(s Signer, value string, r *Request) (*Proof, error) {
+// prove plans and signs a request as the broker does, at testNow.
+func prove(s Signer, value string, r *Request) (*Proof, error) { return proveAt(s, value, r, testNow) }
+
+func proveAt(s Signer, value string, r *Request, now time.Time) (*Proof, error) {
 	p, err := s.Plan(r)
 	if err != nil {
 		return nil, err
 	}
 	out := *r
 	out.Fields = r.Fields.Clone().DelFunc(func(f protocol.Field) bool { return s.Strip(f.Name) })
-	return p.Sign(secret.New([]byte(value)), &out, testNow)
+	return p.Sign(secret.New([]byte(value)), &out, now)
 }
 
 // fieldsOf returns the fields of a proof by name.

@@ -1,0 +1,97 @@
+package sign
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"torno.internal/protocol"
+)
+
+// peer is a program for Node that verifies messages by somebody else's implementation of RFC 9421, and prints a line
+// for each.
+const peer = `
+const {httpbis, createVerifier} = require(process.argv[1]);
+(async () => {
+  for (const m of JSON.parse(require("fs").readFileSync(0, "utf8"))) {
+    const key = {id: "k1", algs: [m.alg], verify: createVerifier(m.key, m.alg)};
+    try {
+      console.log(await httpbis.verifyMessage({keyLookup: async () => key}, {method: m.method, url: m.url, headers: m.headers}));
+    } catch (e) { console.log("error: " + e.message); }
+  }
+})();
+`
+
+// A peerMessage is what the peer verifies.
+type peerMessage struct {
+	Alg     string              `json:"alg"`
+	Key     string              `json:"key"`
+	Method  string              `json:"method"`
+	URL     string              `json:"url"`
+	Headers map[string][]string `json:"headers"`
+}
+
+// TestMessagePeer has npm's http-message-signatures verify messages of every algorithm that it knows, as they are and
+// with another path.
+func TestMessagePeer(t *testing.T) {
+	module, err := filepath.Abs("../../../.cache/clients/node/node_modules/http-message-signatures")
+	if err == nil {
+		_, err = os.Stat(module)
+	}
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("the client packages are not installed (make client-deps)")
+		}
+		t.Skip("the client packages are not installed (try: make client-deps)")
+	}
+	var messages []peerMessage
+	var want []string
+	for _, alg := range []string{"ed25519", "ecdsa-p256-sha256", "ecdsa-p384-sha384", "rsa-pss-sha512", "rsa-v1_5-sha256", "hmac-sha256"} {
+		value, public := testKey(t, alg)
+		r := &Request{Method: "POST", Host: "api.example.org", Target: "/a%20b/ü?c=d&e=%2F", Content: []byte("content"), Whole: true,
+			Fields: protocol.Fields{{Name: "content-type", Value: "text/plain"}}}
+		r.Target = strings.ReplaceAll(r.Target, "ü", "%C3%BC")
+		fields, err := signMessageAt(newTestSigner(t, "rfc9421:keyid=k1,alg="+alg), value, r, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := peerMessage{Alg: alg, Key: publicText(t, public), Method: r.Method, URL: "https://" + r.Host + r.Target, Headers: map[string][]string{}}
+		for _, f := range fields {
+			m.Headers[f.Name] = append(m.Headers[f.Name], f.Value)
+		}
+		bad := m
+		bad.URL = strings.Replace(m.URL, "/a", "/b", 1)
+		messages = append(messages, m, bad)
+		want = append(want, "true", "false")
+	}
+	in, err := json.Marshal(messages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "node", "-e", peer, module)
+	cmd.Stdin = bytes.NewReader(in)
+	out, err := cmd.CombinedOutput()
+	if got := strings.Fields(string(out)); err != nil || strings.Join(got, " ") != strings.Join(want, " ") {
+		t.Errorf("the peer says %s, %v", out, err)
+	}
+}
+
+// publicText returns a key as the peer takes it.
+func publicText(t *testing.T, public any) string {
+	t.Helper()
+	if shared, ok := public.([]byte); ok {
+		return string(shared)
+	}
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+}

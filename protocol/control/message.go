@@ -1,0 +1,97 @@
+package control
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"torno.internal/protocol"
+)
+
+// MessageAlgs are the algorithms of SchemeMessage (RFC 9421 §3.3).
+var MessageAlgs = []string{"ed25519", "ecdsa-p256-sha256", "ecdsa-p384-sha384", "rsa-pss-sha512", "rsa-v1_5-sha256", algHMAC}
+
+const algHMAC = "hmac-sha256"
+
+// maxExpires is how long a message signature may be good for, in seconds.
+const maxExpires = 3600
+
+// derived are the components of a request that are not fields (RFC 9421 §2.2).
+var derived = []string{"@method", "@authority", "@scheme", "@target-uri", "@request-target", "@path", "@query"}
+
+func checkMessageAlg(_, alg string) error {
+	if !slices.Contains(MessageAlgs, alg) {
+		return fmt.Errorf("%q is none of %s", alg, strings.Join(MessageAlgs, ", "))
+	}
+	return nil
+}
+
+// checkQuoted accepts what stands in a string of a structured field as it is (RFC 9651 §3.3.3).
+func checkQuoted(_, s string) error {
+	if strings.ContainsAny(s, `"\`) {
+		return fmt.Errorf(`%q holds a quote or a backslash`, s)
+	}
+	return nil
+}
+
+// checkLabel accepts a key of a structured field (RFC 9651 §3.1.2).
+func checkLabel(_, s string) error {
+	if s[0] < 'a' || s[0] > 'z' || strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789_-.*") != "" {
+		return fmt.Errorf("label %q: lower-case letters and digits, a letter first", s)
+	}
+	return nil
+}
+
+func checkExpires(_, s string) error {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > maxExpires || strconv.Itoa(n) != s {
+		return fmt.Errorf("%q is not a number of seconds from 1 to %d", s, maxExpires)
+	}
+	return nil
+}
+
+// checkComponents accepts a list of components that binds the whole request: method, host, path, query and content.
+func checkComponents(_, list string) error {
+	var names []string
+	for _, c := range strings.Fields(list) {
+		name, param, with := strings.Cut(c, ";name=")
+		switch {
+		case slices.Contains(names, c):
+			return fmt.Errorf("component %q stands twice", c)
+		case name == "@query-param" && param != "" && checkParameterName("", param) == nil:
+		case with || name != strings.ToLower(name) || !slices.Contains(derived, name) && !protocol.IsToken(name):
+			return fmt.Errorf("%q is not a component of a request: %s, @query-param;name=NAME or a field's name", c, strings.Join(derived, ", "))
+		case name == "host" || name == "content-length" || isReserved(name) && name != "content-type" && name != "date":
+			return fmt.Errorf("field %q may change on its way, so it can't be signed", name)
+		}
+		names = append(names, c)
+	}
+	has := func(c string) bool { return slices.Contains(names, c) }
+	target := has("@request-target") || has("@path") && has("@query")
+	if !has("@method") || !has("content-digest") || !has("@target-uri") && !(has("@authority") && target) {
+		return errors.New("a signature over less than @method, @target-uri (or @authority, @path and @query) and content-digest could be used for another request")
+	}
+	return nil
+}
+
+// checkMessageKey accepts a private key in PEM, or a shared secret where the algorithm wants that.
+func checkMessageKey(in Injector, value []byte) error {
+	switch {
+	case in.Param("alg") != algHMAC:
+		return checkKey(in, value)
+	case in.Param("key") == keyBase64:
+		if _, err := base64.StdEncoding.AppendDecode(nil, value); err != nil {
+			return errors.New("the value is not base64")
+		}
+	}
+	return nil
+}
+
+// How the value of a shared secret is written.
+const (
+	keyRaw    = "raw"
+	keyBase64 = "base64"
+)
