@@ -47,7 +47,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if n == 0 && err == nil {
 		return c.UnixConn.Read(p) // tells the end as an error
 	}
-	return n, err
+	return max(n, 0), err // beside an error it is -1, which io.Reader forbids
 }
 
 // keep keeps the last of the descriptors in oob and closes the others.
