@@ -201,7 +201,7 @@ func (e *entry) complete(cmd *cobra.Command, s *setting) error {
 	e.meta.Version, e.meta.Created, e.ifVersion = 1, time.Now(), s.ifVersion
 	if s.expires != "" {
 		var err error
-		if e.meta.Expires, err = parseExpiry(s.expires, e.meta.Created); err != nil {
+		if e.meta.Expires, err = control.ParseExpiry(s.expires, e.meta.Created); err != nil {
 			return usageError{fmt.Errorf("--expires: %w", err)}
 		}
 	}

@@ -280,12 +280,12 @@ func TestParseExpiry(t *testing.T) {
 		"2026-03-02T18:00:00":  time.Date(2026, 3, 2, 18, 0, 0, 0, time.Local),
 		"2026-03-03T18:00:00Z": time.Date(2026, 3, 3, 18, 0, 0, 0, time.UTC),
 	} {
-		if got, err := parseExpiry(text, now); err != nil || !got.Equal(want) {
+		if got, err := control.ParseExpiry(text, now); err != nil || !got.Equal(want) {
 			t.Errorf("%s: %v, %v, want %v", text, got, err, want)
 		}
 	}
 	for _, text := range []string{"", "d", "0d", "-1d", "60001d", "1.5d", "99999999999999999999d", "-1h", "0h", "tomorrow", "2026-02-28", "2026-03-01 11:59", "2026-13-01", "2026-02-30", "30"} {
-		if got, err := parseExpiry(text, now); err == nil {
+		if got, err := control.ParseExpiry(text, now); err == nil {
 			t.Errorf("%q: %v, want an error", text, got)
 		}
 	}
