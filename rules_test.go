@@ -39,6 +39,10 @@ var rules = []rule{
 	{"protocol/workspace", []string{module + "broker", module + "host", module + "guest", "net/http"},
 		"the archive is the same on both sides and knows neither"},
 	{"host/internal/config", []string{module + "broker"}, "reading a file needs no keys"},
+	{"tui", []string{module + "broker", module + "host", module + "guest", module + "images", module + "protocol/transport", module + "protocol/bhttp", "net/http"},
+		"the desk asks whoever it is given, starts nothing, and knows neither store nor wire"},
+	{"tui", []string{"github.com/atotto/clipboard", "charm.land/bubbles/v2/textinput", "charm.land/huh/v2"},
+		"no value goes through a clipboard's programs, nor into a field that can show it"},
 	{"broker", []string{module + "host", module + "guest", "github.com/BurntSushi/toml", "github.com/spf13/cobra"},
 		"the broker is a library that parses no files and no flags"},
 }

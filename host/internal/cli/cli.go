@@ -146,7 +146,7 @@ $XDG_STATE_HOME/torno); XDG_RUNTIME_DIR holds its sockets (default: /run).`,
 	root.AddCommand(
 		newDemoCommand(), newDoctorCommand(version), newInitCommand(), newServeCommand(version), newReloadCommand(), newRunCommand(),
 		newTrustCommand(), newSecretsCommand(), newKeyCommand(), newStoreCommand(), newSessionsCommand(), newPolicyCommand(), newApprovalsCommand(), newAuditCommand(), newImageCommand(), newWorkspaceCommand(), newVMCommand(),
-		newVersionCommand(version),
+		newTUICommand(), newVersionCommand(version),
 	)
 	return root
 }

@@ -22,10 +22,11 @@ const (
 	sourceInput
 	sourceFile
 	sourceEnvFile
+	sourceDesk // torno tui
 )
 
 func (s source) String() string {
-	return [...]string{"argument", "prompt", "standard input", "file", "env file"}[s]
+	return [...]string{"argument", "prompt", "standard input", "file", "env file", "desk"}[s]
 }
 
 // An entry is one secret that is being set.
