@@ -91,17 +91,31 @@ func VerifyBackup(k KeySource, r io.Reader) (control.StoreVerdict, error) {
 }
 
 // RestoreStore puts the store of a backup into the state directory, where no broker may run and the key must
-// be. One that is there is replaced only with force, and kept beside it. The audit says that it was restored
-// as soon as a broker runs.
+// be. One that is there is replaced only with force, and kept beside it. What was revoked since the backup was made stays
+// revoked. The audit says that it was restored as soon as a broker runs.
 func RestoreStore(k KeySource, r io.Reader, force bool) (control.StoreVerdict, error) {
-	a := &anchor{dir: filepath.Join(k.StateDir, "audit")}
-	last, err := a.Last()
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return control.StoreVerdict{}, err
-	}
-	i, v, err := store.Restore(k.StateDir, r, last, force, k.holders()...)
+	a := noneYet{&anchor{dir: filepath.Join(k.StateDir, "audit")}}
+	i, v, err := store.Restore(k.StateDir, r, a, force, k.holders()...)
 	if err != nil {
 		return control.StoreVerdict{}, err
 	}
 	return verdictOf(v, &i), nil
+}
+
+// A noneYet is an anchor whose audit may not be there, which is that of a new machine.
+type noneYet struct{ *anchor }
+
+func (a noneYet) Last() (store.Commit, error) {
+	c, err := a.anchor.Last()
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return c, err
+}
+
+func (a noneYet) Since(number uint64, f func(store.Change)) error {
+	if err := a.anchor.Since(number, f); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }

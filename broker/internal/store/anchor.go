@@ -15,8 +15,8 @@ type Commit struct {
 	Changes  []Change
 }
 
-// restored reports whether the commit is that of a backup being restored.
-func (c *Commit) restored() bool { return len(c.Changes) == 1 && c.Changes[0].Event == EventRestored }
+// restored reports whether the commit is that of a backup being restored, with what was revoked again.
+func (c *Commit) restored() bool { return len(c.Changes) > 0 && c.Changes[0].Event == EventRestored }
 
 // An Anchor keeps the hash of every manifest where it can't be taken back together with the store's file:
 // in the audit's chain.

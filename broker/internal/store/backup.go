@@ -114,10 +114,10 @@ func VerifyBackup(dir string, r io.Reader, holders ...keyring.Holder) (BackupInf
 	return info, v, errors.Join(err, s.db.Close())
 }
 
-// Restore puts the store of a backup into dir, which no process may have open. last is what the audit there has
-// recorded last: the restored store follows on it, so that it does not pass for an older one put back. A store
-// that is there is replaced only with force, and kept beside it.
-func Restore(dir string, r io.Reader, last Commit, force bool, holders ...keyring.Holder) (info BackupInfo, v Verdict, err error) {
+// Restore puts the store of a backup into dir, which no process may have open. The restored store follows on what a has
+// recorded last, so that it does not pass for an older one put back, and what a says was revoked since the backup was
+// made is revoked again. A store that is there is replaced only with force, and kept beside it.
+func Restore(dir string, r io.Reader, a Anchor, force bool, holders ...keyring.Holder) (info BackupInfo, v Verdict, err error) {
 	err = locked(dir, func() error {
 		path := filepath.Join(dir, dataFile)
 		_, statErr := os.Lstat(path)
@@ -130,7 +130,7 @@ func Restore(dir string, r io.Reader, last Commit, force bool, holders ...keyrin
 		if info, err = s.openBackup(r, tmp, holders); err != nil {
 			return err
 		}
-		v, err = s.restored(last)
+		v, err = s.restored(a)
 		if err = errors.Join(err, s.db.Close()); err != nil {
 			return err
 		}
@@ -144,19 +144,57 @@ func Restore(dir string, r io.Reader, last Commit, force bool, holders ...keyrin
 	return info, v, err
 }
 
-// restored verifies what was restored, and has it follow on the audit's last commit.
-func (s *Store) restored(last Commit) (Verdict, error) {
+// restored verifies what was restored, and has it follow on the anchor's last commit.
+func (s *Store) restored(a Anchor) (Verdict, error) {
 	v, err := s.Verify()
 	if err != nil {
 		return v, err
+	}
+	last, err := a.Last()
+	if err != nil {
+		return v, fmt.Errorf("reading the audit for the last commit: %w", err)
+	}
+	var revoked []Change
+	err = a.Since(v.Commit, func(c Change) {
+		if c.Event == EventRevoked {
+			revoked = append(revoked, c)
+		}
+	})
+	if err != nil {
+		return v, fmt.Errorf("reading the audit for what was revoked since commit %d: %w", v.Commit, err)
 	}
 	if _, err := s.dropSessions(); err != nil { // one of them may have been revoked since
 		return v, err
 	}
 	s.agents.follow = &last
-	return v, s.commit(&s.agents, last.Number+1, func(*edit) ([]Change, error) {
-		return []Change{{Event: EventRestored, Name: fmt.Sprintf("commit %d", v.Commit)}}, nil
+	return v, s.commit(&s.agents, last.Number+1, func(e *edit) ([]Change, error) {
+		changes := []Change{{Event: EventRestored, Name: fmt.Sprintf("commit %d", v.Commit)}}
+		for _, c := range revoked {
+			again, err := e.revokeAgain(c)
+			if err != nil {
+				return nil, err
+			}
+			if again {
+				changes = append(changes, c)
+			}
+		}
+		return changes, nil
 	})
+}
+
+// revokeAgain does what a change did that revoked a version, if that is there with its value.
+func (e *edit) revokeAgain(c Change) (done bool, err error) {
+	p, err := e.page(prefixAgents + c.Agent)
+	if err == nil {
+		var en *entry
+		if en, err = p.there(c.Name); err == nil {
+			_, err = e.revoke(c.Agent, en, c.Version, time.Now())
+		}
+	}
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrRevoked) || errors.Is(err, ErrTampered) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // keepBefore keeps the store that is replaced, in place of one that was kept before.

@@ -50,11 +50,11 @@ func TestBackupRestore(t *testing.T) {
 				}
 				copyFile(t, filepath.Join(dir, keyring.FileName), filepath.Join(other, keyring.FileName))
 				dir, m, force = other, &memory{}, false
-			} else if _, _, err := Restore(dir, bytes.NewReader(b), Commit{}, false); !errors.Is(err, ErrExists) {
+			} else if _, _, err := Restore(dir, bytes.NewReader(b), &memory{}, false); !errors.Is(err, ErrExists) {
 				t.Errorf("without force: %v", err)
 			}
 			last, _ := m.Last()
-			_, v, err := Restore(dir, bytes.NewReader(b), last, force)
+			_, v, err := Restore(dir, bytes.NewReader(b), m, force)
 			if err != nil || len(v.Broken) > 0 || v.Secrets != 3 || v.Versions != 4 || v.Agents != 2 || v.Sessions != 3 {
 				t.Fatalf("%+v, %v", v, err)
 			}
@@ -79,6 +79,47 @@ func TestBackupRestore(t *testing.T) {
 				t.Errorf("found later: %v", f)
 			}
 		})
+	}
+}
+
+// TestAttack35RevokedInBackup restores a backup in which secrets have values that were revoked since: they stay revoked, and
+// what was only deleted is there again.
+func TestAttack35RevokedInBackup(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	m := &memory{}
+	s := openStore(t, dir)
+	anchored(t, s, m)
+	furnish(t, s)
+	set(t, s, sealed(t, s, "a", "LEAKED", 1, "one"))
+	set(t, s, sealed(t, s, "a", "LEAKED", 2, "two"))
+	b := backup(t, s)
+	if _, err := s.RevokeSecret("a", "LEAKED", 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.DeleteSecret("a", "K"); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if _, _, err := Restore(dir, bytes.NewReader(b), m, true); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // and when it is opened again
+		s = openStore(t, dir)
+		if f := anchored(t, s, m); len(f) > 0 {
+			t.Errorf("found %v", f)
+		}
+		if _, err := s.Unseal("a", "LEAKED", 1); !errors.Is(err, ErrRevoked) {
+			t.Errorf("the revoked version: %v", err)
+		}
+		for name, version := range map[string]int{"LEAKED": 2, "K": 2} {
+			if value, err := s.Unseal("a", name, version); err != nil || value.Len() == 0 {
+				t.Errorf("the control: %s version %d: %v", name, version, err)
+			}
+		}
+		s.Close()
+	}
+	if c := m.commits[len(m.commits)-1]; len(c.Changes) != 2 || c.Changes[1] != (Change{EventRevoked, "a", "LEAKED", 1}) {
+		t.Errorf("recorded: %+v", c)
 	}
 }
 
@@ -135,7 +176,7 @@ func TestDamagedBackup(t *testing.T) {
 		cases[fmt.Sprintf("byte %d", i)] = flipped
 	}
 	for name, bad := range cases {
-		if _, _, err := Restore(dir, bytes.NewReader(bad), Commit{}, true); err == nil || !strings.Contains(err.Error(), "backup") {
+		if _, _, err := Restore(dir, bytes.NewReader(bad), &memory{}, true); err == nil || !strings.Contains(err.Error(), "backup") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -145,7 +186,7 @@ func TestDamagedBackup(t *testing.T) {
 	if left, err := filepath.Glob(filepath.Join(dir, dataFile+"?*")); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
-	if _, _, err := Restore(dir, bytes.NewReader(b), Commit{}, true); err != nil {
+	if _, _, err := Restore(dir, bytes.NewReader(b), &memory{}, true); err != nil {
 		t.Errorf("the control: %v", err)
 	}
 }
