@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"torno.internal/broker/internal/session"
 	"torno.internal/protocol"
 	"torno.internal/protocol/control"
@@ -46,11 +48,29 @@ func (b *Broker) listenOwn(record *session.Session) (net.Listener, error) {
 		return nil, err
 	}
 	if uid := record.PeerUID(); int(uid) != os.Geteuid() {
-		if err := errors.Join(os.Lchown(path, int(uid), -1), os.Lchown(dir, int(uid), -1)); err != nil {
+		if err := errors.Join(giveSocket(path, uid), os.Lchown(dir, int(uid), -1)); err != nil {
 			return nil, errors.Join(err, ln.Close())
 		}
 	}
 	return ln, nil
+}
+
+// giveSocket makes a socket that we have just made uid's. The directory may be uid's since an earlier broker, who could
+// have put a link to somebody else's file there: nothing is given away but a socket of ours that has one name.
+func giveSocket(path string, uid uint32) error {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		return err
+	}
+	if stat.Mode&unix.S_IFMT != unix.S_IFSOCK || stat.Nlink != 1 || int(stat.Uid) != os.Geteuid() {
+		return fmt.Errorf("%q is not the socket that was made there", path)
+	}
+	return unix.Fchownat(fd, "", int(uid), -1, unix.AT_EMPTY_PATH)
 }
 
 // listenHybrid listens where a VMM of user uid, whose vsock device stands at place, brings connections to

@@ -419,3 +419,30 @@ func TestImagesREADMEBody(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// TestAttack39SocketIsGiven gives a socket to a user who could write to its directory: links to what is somebody else's stay
+// theirs.
+func TestAttack39SocketIsGiven(t *testing.T) {
+	dir := t.TempDir()
+	place := func(name string) string { return filepath.Join(dir, name) }
+	for _, name := range []string{"own", "linked"} {
+		ln, err := net.Listen("unix", place(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+	}
+	err := errors.Join(os.WriteFile(place("file"), nil, 0o600), os.Link(place("linked"), place("hard")), os.Symlink(place("own"), place("symbolic")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid := uint32(os.Geteuid())
+	if err := giveSocket(place("own"), uid); err != nil {
+		t.Errorf("the control: %v", err)
+	}
+	for _, name := range []string{"file", "linked", "hard", "symbolic", "nothing"} {
+		if giveSocket(place(name), uid) == nil {
+			t.Errorf("%s was given away", name)
+		}
+	}
+}
