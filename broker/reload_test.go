@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 // A rereadDesk is a desk whose operator's file can be written anew.
 type rereadDesk struct {
 	*desk
+	mu   sync.Mutex
 	file control.Config
 	err  error
 }
@@ -26,7 +28,11 @@ func newRereadDesk(t *testing.T, up http.Handler, agents map[string]control.Ceil
 	r := &rereadDesk{desk: newDesk(t, srv)}
 	r.stop()
 	r.cfg.Operator.Agents = agents
-	r.cfg.Reread = func() (control.Config, error) { return r.file, r.err }
+	r.cfg.Reread = func() (control.Config, error) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.file, r.err
+	}
 	r.file = r.cfg.Operator
 	r.start()
 	r.must(r.set("a", "KEY", testKey, 1))
@@ -35,10 +41,17 @@ func newRereadDesk(t *testing.T, up http.Handler, agents map[string]control.Ceil
 
 // reload writes what the file says of agent a and has it read again.
 func (r *rereadDesk) reload(c control.Ceiling) (control.Reloaded, error) {
-	r.file.Agents = map[string]control.Ceiling{"a": c}
+	r.write(func() { r.file.Agents = map[string]control.Ceiling{"a": c} })
 	var out control.Reloaded
 	err := r.call("POST", control.PathReload, nil, &out)
 	return out, err
+}
+
+// write changes the file, or how reading it fails.
+func (r *rereadDesk) write(change func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change()
 }
 
 // guest opens a session and returns what opens streams of it.
@@ -151,15 +164,17 @@ func TestReloadRefused(t *testing.T) {
 			t.Errorf("%+v: %v", c, err)
 		}
 	}
-	r.err = errors.New("line 3: unknown key")
+	r.write(func() { r.err = errors.New("line 3: unknown key") })
 	if _, err := r.reload(control.Ceiling{Egress: &control.Egress{}}); err == nil || err.Error() != "the operator's file: line 3: unknown key" {
 		t.Errorf("%v", err)
 	}
 	if got := status(t, stream(), "/"); got != 200 {
 		t.Errorf("after them: %d", got)
 	}
-	r.err = nil
-	r.file.Limits.Asks, r.file.Listen = 7, "vsock://2:618"
+	r.write(func() {
+		r.err = nil
+		r.file.Limits.Asks, r.file.Listen = 7, "vsock://2:618"
+	})
 	out, err := r.reload(control.Ceiling{})
 	if err != nil || !slices.Equal(out.Restart, []string{"listen", "limits"}) {
 		t.Errorf("%+v, %v", out, err)

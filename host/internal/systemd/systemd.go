@@ -23,11 +23,11 @@ type Manager struct {
 // Connect takes the manager's address from the environment, and out of it: it is not for the processes that this one
 // starts.
 func Connect() (*Manager, error) {
-	m := &Manager{watchdog: watchdog()}
-	path := os.Getenv("NOTIFY_SOCKET")
-	if err := os.Unsetenv("NOTIFY_SOCKET"); err != nil {
+	env, err := takeEnv("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
+	if err != nil {
 		return nil, err
 	}
+	path, m := env[0], &Manager{watchdog: watchdog(env[1], env[2])}
 	switch {
 	case path == "":
 		return m, nil
@@ -43,17 +43,27 @@ func Connect() (*Manager, error) {
 }
 
 // watchdog returns how often this process must say that it is alive, or 0.
-func watchdog() time.Duration {
-	defer os.Unsetenv("WATCHDOG_USEC")
-	defer os.Unsetenv("WATCHDOG_PID")
-	if pid := os.Getenv("WATCHDOG_PID"); pid != "" && pid != strconv.Itoa(os.Getpid()) {
+func watchdog(pid, usec string) time.Duration {
+	if pid != "" && pid != strconv.Itoa(os.Getpid()) {
 		return 0
 	}
-	usec, err := strconv.ParseUint(os.Getenv("WATCHDOG_USEC"), 10, 40)
+	n, err := strconv.ParseUint(usec, 10, 40)
 	if err != nil {
 		return 0
 	}
-	return time.Duration(usec) * time.Microsecond
+	return time.Duration(n) * time.Microsecond
+}
+
+// takeEnv returns variables and takes them out of the environment.
+func takeEnv(names ...string) ([]string, error) {
+	values := make([]string, len(names))
+	for i, name := range names {
+		values[i] = os.Getenv(name)
+		if err := os.Unsetenv(name); err != nil {
+			return nil, err
+		}
+	}
+	return values, nil
 }
 
 // Watchdog returns within which time Alive must be called again and again; 0: nobody waits for it.
@@ -107,19 +117,15 @@ const maxFDs = 64
 // Listeners returns the sockets that the manager listens on for this process, by name, and takes them out of the
 // environment. Two of one name are an error.
 func Listeners() (map[string]net.Listener, error) {
-	pid, count, names := os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS"), strings.Split(os.Getenv("LISTEN_FDNAMES"), ":")
-	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
-		if err := os.Unsetenv(name); err != nil {
-			return nil, err
-		}
+	env, err := takeEnv("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+	if err != nil || env[0] != strconv.Itoa(os.Getpid()) {
+		return nil, err
 	}
-	if pid != strconv.Itoa(os.Getpid()) {
-		return nil, nil
-	}
-	n, err := strconv.Atoi(count)
+	n, err := strconv.Atoi(env[1])
 	if err != nil || n < 0 || n > maxFDs {
-		return nil, fmt.Errorf("LISTEN_FDS is %q", count)
+		return nil, fmt.Errorf("LISTEN_FDS is %q", env[1])
 	}
+	names := strings.Split(env[2], ":")
 	all := make(map[string]net.Listener, n)
 	for i := range n {
 		name := "unknown" // as sd_listen_fds_with_names(3) has it
