@@ -206,7 +206,7 @@ func (p *plan) check(req control.PolicyCheck) (control.PolicyVerdict, error) {
 	use, err := set.Select(a, scheme, nil)
 	if err != nil {
 		v.Verdict, v.Reason = policy.Deny.String(), reasonOf(err).String()
-	} else if use != nil && p.paths[use.Name].Cover(method, path) {
+	} else if use != nil && p.paths[use.Name].Cover(method, path) && use.Covers(a, path) {
 		v.Secret, v.Version = use.Name, use.Version
 	}
 	if v.Guarded {

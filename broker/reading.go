@@ -66,7 +66,7 @@ func (x *exchange) decide(connect bool) error {
 // covered reports whether the request gets the credential, in every reading.
 func (x *exchange) covered() bool {
 	for _, r := range x.all {
-		if !x.s.paths[x.use.Name].Cover(r.method, r.path) {
+		if !x.s.paths[x.use.Name].Cover(r.method, r.path) || !x.use.Covers(x.authority, r.path) {
 			return false
 		}
 	}

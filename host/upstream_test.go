@@ -44,7 +44,7 @@ type upstream struct {
 // cannedHosts are the hosts that the canned upstream answers for, each routed to it by broker.toml.
 var cannedHosts = []string{
 	"api.anthropic.com", "api.openai.com", "api.github.com", "files.example.org", "api.example.org",
-	"git.example.org", "evil.example.net", "s3.us-east-1.amazonaws.com", "bedrock-runtime.us-east-1.amazonaws.com",
+	"git.example.org", "forge.example.org", "evil.example.net", "s3.us-east-1.amazonaws.com", "bedrock-runtime.us-east-1.amazonaws.com",
 	"codeload.github.com", "release-assets.githubusercontent.com", "huggingface.co", "cas-bridge.xethub.hf.co",
 }
 
@@ -309,9 +309,20 @@ func (u *upstream) git(t *testing.T, mux *http.ServeMux) {
 	mustRun(t, work, "git", "add", "README")
 	mustRun(t, work, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "one")
 	mustRun(t, work, "git", "push", "-q", filepath.Join(root, "demo.git"), "main")
-	mux.Handle("git.example.org/", &cgi.Handler{
+	backend := &cgi.Handler{
 		Path: "/usr/lib/git-core/git-http-backend",
 		Env:  []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1"},
+	}
+	mux.Handle("git.example.org/", backend)
+	mustRun(t, root, "git", "clone", "-q", "--bare", filepath.Join(root, "demo.git"), filepath.Join(root, "private.git"))
+	mustRun(t, filepath.Join(root, "private.git"), "git", "config", "http.receivepack", "true")
+	mux.HandleFunc("forge.example.org/", func(w http.ResponseWriter, r *http.Request) {
+		if user, password, ok := r.BasicAuth(); !ok || user == "" || password != githubToken {
+			w.Header().Set("WWW-Authenticate", `Basic realm="forge"`)
+			http.Error(w, "no credential", http.StatusUnauthorized)
+			return
+		}
+		backend.ServeHTTP(w, r)
 	})
 }
 

@@ -113,7 +113,7 @@ var schemes = map[string]scheme{
 		params: []param{{"user", false, checkUser}, {"template", false, checkTemplate}},
 		check:  checkBasic, value: checkPassword,
 	},
-	SchemeGit:    {params: []param{{"user", false, checkUser}}, value: checkGitToken},
+	SchemeGit:    {params: []param{{"user", false, checkUser}, {"host", false, checkHost}}, value: checkGitToken},
 	SchemeQuery:  {params: []param{{"name", true, checkParameterName}}, value: checkTargetPart},
 	SchemePath:   {params: []param{{"template", true, checkPathTemplate}}, value: checkPathPart},
 	SchemeCookie: {params: []param{{"name", true, checkCookieName}}, value: checkCookieValue},
@@ -232,6 +232,15 @@ func checkUser(_, user string) error {
 		return fmt.Errorf("user %q holds a colon, which ends it", user)
 	}
 	return nil
+}
+
+// checkHost accepts a host's name, or host:port, in its canonical form.
+func checkHost(_, host string) error {
+	a, err := protocol.ParseAuthority(host, protocol.DefaultPort("https"))
+	if err == nil && FormatOrigin(a) != "https://"+host {
+		err = fmt.Errorf("host %q is not in its canonical form %q", host, strings.TrimPrefix(FormatOrigin(a), "https://"))
+	}
+	return err
 }
 
 func checkTemplate(key, template string) error {

@@ -39,6 +39,12 @@ type targeter interface {
 	StripTarget(target string) string
 }
 
+// A chooser is an injector that does not put the secret into every request to its audience.
+type chooser interface {
+	// Covers reports whether a request for target at a gets the secret.
+	Covers(a protocol.Authority, target string) bool
+}
+
 // NewInjector returns the injector that m describes.
 func NewInjector(m control.Meta) (Injector, error) {
 	if m.Inject.Mints() {

@@ -2,6 +2,7 @@ package credential
 
 import (
 	"slices"
+	"strings"
 
 	"torno.internal/protocol/control"
 )
@@ -9,7 +10,7 @@ import (
 // codePresets are the services where code and the work on it are kept.
 func codePresets() []control.Preset {
 	return []control.Preset{
-		github("github", "GitHub API", []string{"GITHUB_TOKEN", "GH_TOKEN", "GITHUB_PERSONAL_ACCESS_TOKEN"}, "https://uploads.github.com"),
+		withGit(github("github", "GitHub API", []string{"GITHUB_TOKEN", "GH_TOKEN", "GITHUB_PERSONAL_ACCESS_TOKEN"}, "https://uploads.github.com"), "github.com"),
 		github("github-copilot", "GitHub Copilot", []string{"COPILOT_GITHUB_TOKEN"}, "https://api.githubcopilot.com",
 			"https://api.individual.githubcopilot.com", "https://api.business.githubcopilot.com", "https://api.enterprise.githubcopilot.com"),
 		gitlab(),
@@ -111,8 +112,18 @@ func sentryMinting(host string) []string {
 		"/api/0/sentry-apps/*/api-tokens**", "POST /api/0/sentry-app-installations/*/authorizations**", "/api/0/api-applications**")
 }
 
-// github is a preset for GitHub's API and one more host. Repositories go over git and archives without a
-// credential: the API's tokens are no bearer tokens on github.com.
+// withGit has the token of p go to git's paths at host too. Git LFS answers with credentials for the storage behind
+// it, and a login is a credential of its own.
+func withGit(p control.Preset, host string) control.Preset {
+	p.Audience = append(p.Audience, "https://"+host)
+	p.Inject = control.Injector{Scheme: control.SchemeGit, Params: []control.Param{{Name: "host", Value: host}}}
+	p.Also = slices.DeleteFunc(p.Also, func(rule string) bool { return strings.Contains(rule, " "+host+"/") }) // reachable as it is
+	p.Deny = append(p.Deny, on(host, "/*/*/info/lfs/**", "/login**", "/session**")...)
+	return p
+}
+
+// github is a preset for GitHub's API and one more host. Archives come without a credential: the API's tokens
+// are no bearer tokens on github.com.
 func github(name, service string, keys []string, audience ...string) control.Preset {
 	return control.Preset{
 		Name:        name,

@@ -89,6 +89,8 @@ func credentialOf(p control.Preset) string {
 	case control.SchemeHeader:
 		f := p.Inject.Fields[0]
 		return f.Name + ": " + strings.Replace(f.Value, "{"+p.Keys[0]+"}", "…", 1)
+	case control.SchemeGit:
+		return "authorization: Bearer … or, to git, Basic …"
 	}
 	return ""
 }

@@ -88,6 +88,9 @@ GET https://api.apify.com/v2/users/me                                 GET https:
 llamacloud
 POST https://api.cloud.llamaindex.ai/api/v1/api-keys                  GET https://api.cloud.llamaindex.ai/api/v1/api-keys
 github
+POST https://github.com/o/r.git/info/lfs/objects/batch                POST https://github.com/o/r.git/git-receive-pack
+GET https://github.com/login/oauth/authorize                          GET https://github.com/o/r.git/info/refs
+POST https://github.com/session                                       GET https://github.com/o/r/releases/download/v1/x
 POST https://api.github.com/app/installations/1/access_tokens         GET https://api.github.com/app/installations/1
 POST https://api.github.com/app-manifests/c/conversions               GET https://api.github.com/app
 POST https://api.github.com/applications/c/token                      DELETE https://api.github.com/applications/c/token

@@ -68,6 +68,8 @@ var shapes = []struct{ key, request, want string }{
 
 	{"GITHUB_TOKEN", "GET https://api.github.com/repos/octocat/hello-world/issues", "authorization: Bearer PREFIX-real"},
 	{"GH_TOKEN", "POST https://uploads.github.com/repos/octocat/hello-world/releases/1/assets?name=x", "authorization: Bearer PREFIX-real"},
+	{"GITHUB_TOKEN", "GET https://github.com/octocat/hello-world.git/info/refs?service=git-receive-pack", "authorization: Basic eC1hY2Nlc3MtdG9rZW46UFJFRklYLXJlYWw="},
+	{"GITHUB_TOKEN", "POST https://github.com/octocat/hello-world/git-receive-pack", "authorization: Basic eC1hY2Nlc3MtdG9rZW46UFJFRklYLXJlYWw="},
 	{"GITHUB_PERSONAL_ACCESS_TOKEN", "POST https://api.github.com/graphql", "authorization: Bearer PREFIX-real"},
 	{"COPILOT_GITHUB_TOKEN", "POST https://api.githubcopilot.com/chat/completions", "authorization: Bearer PREFIX-real"},
 	{"GITLAB_TOKEN", "GET https://gitlab.com/api/v4/projects/gitlab-org%2Fgitlab/issues", "private-token: PREFIX-real"},

@@ -167,3 +167,31 @@ func FuzzTargets(f *testing.F) {
 		}
 	})
 }
+
+// On a host that is git's alone other paths get nothing, and nothing of the workload's own either.
+func TestGitHost(t *testing.T) {
+	set, err := NewSet([]Secret{{Meta: control.Meta{
+		Agent: "a", Name: "KEY", Version: 1, Audience: []string{"https://api.example.org", "https://example.org"},
+		Inject: control.Injector{Scheme: control.SchemeGit, Params: []control.Param{{Name: "host", Value: "example.org"}}},
+	}, Value: secret.New([]byte("real"))}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		host, path string
+		want       bool
+	}{
+		{"api.example.org", "/user", true}, {"example.org", "/a/b.git/info/refs?service=x", true}, {"example.org", "/a/b/git-receive-pack", true},
+		{"example.org", "/a/b", false}, {"example.org", "/a/b?/info/refs", false}, {"example.org", "/a/b/info/refs/x", false},
+	} {
+		use, err := set.Select(authority(t, tt.host), "https", nil)
+		if err != nil || use.Covers(authority(t, tt.host), tt.path) != tt.want {
+			t.Errorf("%s%s: %v, want %v", tt.host, tt.path, err, tt.want)
+		}
+		for _, name := range []string{"Cookie", "authorization"} {
+			if !use.Injector.Strip(name) {
+				t.Errorf("the workload's own %s stays", name)
+			}
+		}
+	}
+}
