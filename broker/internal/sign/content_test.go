@@ -220,3 +220,27 @@ func declared(in []byte) (total int64) {
 		in = bytes.TrimPrefix(rest[size:], []byte("\r\n"))
 	}
 }
+
+// BenchmarkContent is the cost of content on its way: against its digest, and in signed chunks of 64 KiB.
+func BenchmarkContent(b *testing.B) {
+	content := bytes.Repeat([]byte("content "), 32<<10/8*2)
+	signature := ";chunk-signature=" + strings.Repeat("0", 64) + "\r\n"
+	chunk := []byte(fmt.Sprintf("%x", len(content)) + signature + string(content) + "\r\n")
+	for name, c := range map[string]struct {
+		writer io.Writer
+		piece  []byte
+	}{
+		"digest": {newDigestWriter(io.Discard, newDigest(crypto.SHA256, nil)), content},
+		"chunks": {newChunkWriter(io.Discard, deriveKey([]byte(exampleKey), exampleIn, exampleTime), emptyHash, 1<<62, false), chunk},
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(content)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := c.writer.Write(c.piece); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

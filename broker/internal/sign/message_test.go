@@ -367,3 +367,15 @@ func BenchmarkMessage(b *testing.B) {
 		})
 	}
 }
+
+// FuzzDigest reads anything as a Content-Digest: what is read is written again as it was.
+func FuzzDigest(f *testing.F) {
+	f.Add(newDigest(crypto.SHA256, nil).String())
+	f.Add(newDigest(crypto.SHA512, []byte("content")).String())
+	f.Add("sha-256=:AAAA:")
+	f.Fuzz(func(t *testing.T, value string) {
+		if d, err := parseDigest(value); err == nil && d.String() != value {
+			t.Fatalf("%q becomes %q", value, d.String())
+		}
+	})
+}
