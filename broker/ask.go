@@ -91,7 +91,9 @@ func (x *exchange) shown() control.Approval {
 	}
 	if len(x.all) > 1 { // one word can't be kept for what is two requests
 		a.Also = x.all[0].method + " " + audit.ShowPath(x.all[0].path)
-		a.Also = a.Also[:min(len(a.Also), control.MaxShownPath)]
+		if n := len(a.Also); n > control.MaxShownPath {
+			a.Also = fmt.Sprintf("%s… (%d bytes in all)", a.Also[:control.MaxShownPath], n)
+		}
 	} else if g, err := policy.GrantOf(x.decision, x.all[0].method, x.req.Scheme, x.authority); err == nil {
 		a.Grant = g.String()
 	}

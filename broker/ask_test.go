@@ -3,6 +3,7 @@ package broker
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -299,6 +300,26 @@ func TestAttack21AskShowsBothReadings(t *testing.T) {
 	a.must(a.decide(w.ID, true, false))
 	if r := <-done; r.resp.Status != 200 {
 		t.Errorf("%d, %v", r.resp.Status, r.err)
+	}
+}
+
+// TestAttack48AskLongReading has a workload make up a second reading whose end a person would not see: that it goes on is
+// said.
+func TestAttack48AskLongReading(t *testing.T) {
+	a := newAskDesk(t, control.Limits{}, asksForPosts)
+	for _, n := range []int{100, 8 << 10} {
+		other := "/v1/" + strings.Repeat("b", n)
+		_, done := a.send(post("/v1/x", protocol.Field{Name: "x-original-url", Value: other}), "")
+		w := a.waiting(1)[0]
+		whole := "POST " + other
+		if n == 100 && w.Also != whole {
+			t.Errorf("the control: %q", w.Also)
+		}
+		if said := fmt.Sprintf("… (%d bytes in all)", len(whole)); n > 100 && (!strings.HasSuffix(w.Also, said) || len(w.Also) > control.MaxShownPath+len(said)) {
+			t.Errorf("%d bytes of %d are shown, and end in %q", len(w.Also), len(whole), w.Also[len(w.Also)-20:])
+		}
+		a.must(a.decide(w.ID, false, false))
+		<-done
 	}
 }
 
