@@ -47,10 +47,12 @@ func (d Directory) Open(name string) (io.ReadCloser, int64, error) {
 	return f, info.Size(), nil
 }
 
-// maxMembers bounds an Archive's entries, and maxHops the links from one to the other.
+// Bounds of an Archive.
 const (
-	maxMembers = 1 << 20
-	maxHops    = 8
+	maxMembers = 1 << 20   // entries
+	maxName    = 4095      // bytes of one name, as Linux has it
+	maxNames   = 256 << 20 // bytes of all names and targets: they are kept
+	maxHops    = 8         // links from one entry to the other
 )
 
 // An Archive is a Source that is a tar archive.
@@ -82,6 +84,7 @@ func OpenArchive(in io.ReaderAt, size int64) (*Archive, error) {
 	}
 	a := &Archive{in: in, members: map[string]member{}}
 	section := io.NewSectionReader(in, 0, size)
+	names := 0
 	for t := tar.NewReader(section); ; {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
@@ -92,6 +95,9 @@ func OpenArchive(in io.ReaderAt, size int64) (*Archive, error) {
 		}
 		if len(a.members) == maxMembers {
 			return nil, fmt.Errorf("%w: more than %d entries", ErrFormat, maxMembers)
+		}
+		if names += len(h.Name) + len(h.Linkname); len(h.Name) > maxName || len(h.Linkname) > maxName || names > maxNames {
+			return nil, fmt.Errorf("%w: names of more than %d bytes, or of %d in all", ErrFormat, maxName, maxNames)
 		}
 		name := path.Clean(strings.TrimPrefix(h.Name, "/"))
 		switch h.Typeflag {

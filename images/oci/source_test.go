@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -95,6 +96,40 @@ func TestArchiveLinks(t *testing.T) {
 	for _, name := range []string{"loop", "out", "dir", "none"} {
 		if _, _, err := a.Open(name); !errors.Is(err, ErrFormat) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A repeated is an archive that is one piece, over and over, and then zeros.
+type repeated struct {
+	piece []byte
+	times int64
+}
+
+func (r repeated) ReadAt(p []byte, at int64) (int, error) {
+	clear(p)
+	for n := 0; n < len(p) && at < r.times*int64(len(r.piece)); {
+		copied := copy(p[n:], r.piece[at%int64(len(r.piece)):])
+		n, at = n+copied, at+int64(copied)
+	}
+	return len(p), nil
+}
+
+// An archive that is nothing but long names, as a compressed one may be in little room, takes no more memory than a bound.
+func TestLongNames(t *testing.T) {
+	for _, tt := range []struct {
+		length, times int64
+		ok            bool
+	}{{4000, 10, true}, {maxName + 1, 1, false}, {4000, 1 + maxNames/4000, false}} {
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		if err := errors.Join(w.WriteHeader(&tar.Header{Name: strings.Repeat("n", int(tt.length)), Format: tar.FormatPAX}), w.Flush()); err != nil {
+			t.Fatal(err)
+		}
+		in := repeated{b.Bytes(), tt.times}
+		_, err := OpenArchive(in, in.times*int64(len(in.piece))+2*blockSize)
+		if (err == nil) != tt.ok || err != nil && !errors.Is(err, ErrFormat) {
+			t.Errorf("%d names of %d bytes: %v", tt.times, tt.length, err)
 		}
 	}
 }
