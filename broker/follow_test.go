@@ -119,6 +119,9 @@ func TestFollowUnderLoad(t *testing.T) {
 	up := httptest.NewTLSServer(http.HandlerFunc(whose))
 	defer up.Close()
 	d := newDesk(t, up)
+	d.stop()
+	d.cfg.Operator.Limits = control.Limits{AuditRecordsPerSecond: 1 << 20, AuditMiBPerHour: 1 << 10} // the load is meant
+	d.start()
 	d.must(d.setMeta(bearerOf("KEY", 1, control.RotationFollow), keyOf(1)))
 	s, stream := d.enter()
 	done := make(chan []string)
