@@ -55,7 +55,7 @@ func TestSchemes(t *testing.T) {
 		{"basic", "/v1", "/v1", basic("me:" + testKey), "a=1"},
 		{"basic:user=you", "/v1", "/v1", basic("you:" + testKey), "a=1"},
 		{"basic:template={KEY}:", "/v1", "/v1", basic(testKey + ":"), "a=1"},
-		{"git", "/a/b.git/info/refs?service=git-upload-pack", "/a/b.git/info/refs?service=git-upload-pack", basic("me:" + testKey), "a=1"},
+		{"git", "/a/b.git/info/refs?service=git-upload-pack", "/a/b.git/info/refs?service=git-upload-pack", basic("me:" + testKey), ""},
 		{"query:name=key", "/v1?x=1&k%65y=" + own, "/v1?x=1&key=" + testKey, "", "a=1"},
 		{"path:template=/bot{KEY}/", "/bot" + own + "/send?x=1", "/bot" + testKey + "/send?x=1", "", "a=1"},
 		{"cookie:name=sid", "/v1", "/v1", "", "sid=" + testKey + "; a=1"},

@@ -36,8 +36,8 @@ func addTargets(f *form, in control.Injector) {
 // authenticated adds who the client is (RFC 6749 §2.3.1, RFC 7523 §2.2) to f and returns the request.
 func (e endpoint) authenticated(f *form, auth string, in control.Injector, value []byte, now time.Time) (*Request, error) {
 	id := in.Param("id")
-	switch {
-	case auth == control.AuthJWT:
+	switch auth {
+	case control.AuthJWT:
 		signed, err := signAssertion(value, in, claims{"iss": id, "sub": id, "aud": e.url()}, now)
 		if err != nil {
 			return nil, err
@@ -46,7 +46,7 @@ func (e endpoint) authenticated(f *form, auth string, in control.Injector, value
 		f.add("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
 		f.addBytes("client_assertion", signed)
 		secret.Wipe(signed)
-	case auth == control.AuthPost:
+	case control.AuthPost:
 		f.add("client_id", id)
 		f.addBytes("client_secret", value)
 	default:
