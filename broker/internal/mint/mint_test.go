@@ -101,6 +101,7 @@ func TestOneFlight(t *testing.T) {
 				})
 			}
 			all.Wait()
+			synctest.Wait() // a flight may just have begun
 			if f.count() != calls {
 				t.Errorf("%d calls, want %d", f.count(), calls)
 			}
