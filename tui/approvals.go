@@ -47,7 +47,7 @@ func (p *approvalsPage) keys(w *world) []key.Binding {
 	if a := p.current(w); a != nil && a.Grant != "" {
 		keys = append(keys, hint("s", "allow for the session"))
 	}
-	return append(keys, hint("n", "deny"), hint("enter", "details"), hint("/", "filter"))
+	return append(keys, hint("n", "deny"), hint("enter", "details"))
 }
 
 // shown are the requests that wait and that nobody here has decided on.

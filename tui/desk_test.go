@@ -2,11 +2,13 @@ package tui
 
 import (
 	"errors"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
+	"github.com/charmbracelet/colorprofile"
 	"github.com/google/go-cmp/cmp"
 
 	"torno.internal/protocol/control"
@@ -257,4 +259,25 @@ func TestEvents(t *testing.T) {
 	f.nudge <- struct{}{}
 	s.until("what the event was about", func(d *Desk) bool { return len(d.world.waiting) == 1 })
 	s.frame()
+}
+
+// Each number of colours has its own palette; without any, none is written, and what is chosen is still marked.
+func TestPalettes(t *testing.T) {
+	colours := regexp.MustCompile("\x1b\\[[0-9;]*(3[0-8]|4[0-8]|9[0-7])[;m]")
+	for profile, want := range map[colorprofile.Profile]string{
+		colorprofile.TrueColor: "38;2;", colorprofile.ANSI256: "38;5;", colorprofile.ANSI: "\x1b[36m", colorprofile.ASCII: "", colorprofile.NoTTY: "",
+	} {
+		f := &fakeServer{}
+		populate(f)
+		d := New(t.Context(), Options{Now: func() time.Time { return noon }})
+		d.update(tea.ColorProfileMsg{Profile: profile})
+		d.update(polledMsg{health: f.health, secrets: f.secrets})
+		s := d.screen()
+		if want == "" && colours.MatchString(s) || !strings.Contains(s, want) {
+			t.Errorf("%v: other colours than wanted:\n%q", profile, s)
+		}
+		if !strings.Contains(s, "▌") || !strings.Contains(s, "\x1b[1") && !strings.Contains(s, "\x1b[7m") {
+			t.Errorf("%v: what is chosen can't be told", profile)
+		}
+	}
 }

@@ -35,7 +35,7 @@ func (p *requestsPage) keys(*world) []key.Binding {
 	if p.refused {
 		only = hint("f", "all")
 	}
-	return []key.Binding{hint("enter", "details"), pause, hint("/", "filter"), only}
+	return []key.Binding{hint("enter", "details"), pause, only}
 }
 
 // shown are the entries that the filter and a pause leave, newest first.

@@ -41,7 +41,7 @@ func (p *secretsPage) keys(w *world) []key.Binding {
 	case len(w.secrets) == 0:
 		return []key.Binding{hint("a", "add a secret")}
 	}
-	return []key.Binding{hint("enter", "details"), hint("a", "add"), hint("r", "rotate"), hint("v", "revoke"), hint("d", "delete"), hint("o", "requests"), hint("/", "filter")}
+	return []key.Binding{hint("enter", "details"), hint("a", "add"), hint("r", "rotate"), hint("v", "revoke"), hint("d", "delete"), hint("o", "requests")}
 }
 
 func secretKey(i *control.SecretInfo) string { return i.Agent + "/" + i.Name }

@@ -50,7 +50,7 @@ func (p *sessionsPage) keys(w *world) []key.Binding {
 	if i := p.current(w); i != nil && i.State == stateSuspended {
 		keys = append(keys, hint("u", "resume"))
 	}
-	return append(keys, hint("o", "requests"), hint("/", "filter"))
+	return append(keys, hint("o", "requests"))
 }
 
 func (p *sessionsPage) shown(w *world, text string) []control.SessionInfo {

@@ -66,7 +66,7 @@ func newStyles(dark bool, profile colorprofile.Profile, plain bool) *styles {
 		Ellipsis: s.faint, ShortKey: s.accent, ShortDesc: s.dim, ShortSeparator: s.faint,
 		FullKey: s.accent, FullDesc: s.dim, FullSeparator: s.faint,
 	}
-	s.help.ShortSeparator = "   "
+	s.help.ShortSeparator = "  "
 	return s
 }
 
