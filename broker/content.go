@@ -20,6 +20,7 @@ type body struct {
 	expect bool   // the client waits for 100 (Continue)
 
 	signed func(io.Writer) io.WriteCloser // what it passes through on its way; nil: nothing
+	from   io.Reader                      // what follows first, with placeholders replaced; nil: the stream
 }
 
 // content learns how the request's content is framed. When its beginning has arrived with the head it
@@ -64,7 +65,10 @@ func expectsContinue(f protocol.Fields) bool {
 // should, the upstream must not wait for the rest; where the upstream takes no more, its response is still
 // to be read.
 func (x *exchange) upload(up *upstream.Exchange, b body) error {
-	from := &guestContent{r: x.upward(x.st.r)}
+	from := &guestContent{r: b.from}
+	if b.from == nil {
+		from.r = x.counted(x.upward(x.st.r), b.first)
+	}
 	err := x.send(up, b, from)
 	if errors.Is(err, sign.ErrContent) {
 		x.signing.wrong.Store(true)
@@ -91,7 +95,7 @@ func (x *exchange) send(up *upstream.Exchange, b body, from *guestContent) error
 		if err := up.Flush(); err != nil {
 			return err
 		}
-		n, err := bhttp.Copy(to, from, func(int64) error { return up.Flush() })
+		n, err := x.copy(to, b, from, up.Flush)
 		x.outcome.BytesUp += n
 		if err != nil {
 			return err
@@ -114,6 +118,14 @@ func (x *exchange) send(up *upstream.Exchange, b body, from *guestContent) error
 		trailer = nil // no signature covers it
 	}
 	return up.CloseWrite(trailer)
+}
+
+// copy carries what follows the content's beginning.
+func (x *exchange) copy(to io.Writer, b body, from *guestContent, flush func() error) (int64, error) {
+	if b.from != nil {
+		return copyReplaced(to, from, flush)
+	}
+	return bhttp.Copy(to, from, func(int64) error { return flush() })
 }
 
 // A guestContent is a request's content; err is how reading it failed, if it did.

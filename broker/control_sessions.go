@@ -148,7 +148,7 @@ func (p *plan) uses() []control.SecretUse {
 	uses := make([]control.SecretUse, 0, len(p.metas))
 	for _, m := range p.metas {
 		uses = append(uses, control.SecretUse{
-			Name: m.Name, Version: m.Version, Expose: m.Expose, Placeholder: p.file.Secret[m.Name].Placeholder,
+			Name: m.Name, Version: m.Version, Expose: m.Expose, Placeholder: p.file.Secret[m.Name].Placeholder || len(m.Replace) > 0,
 		})
 	}
 	return uses

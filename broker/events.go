@@ -36,6 +36,9 @@ const (
 	eventMinted    = "token_minted"
 	eventNotMinted = "token_refused"
 
+	eventMisplaced  = "placeholder_misplaced" // and the request went on, as the operator wants it
+	eventTerminated = "session_terminated"    // for a placeholder that was misplaced
+
 	eventReflection = "reflection"
 	eventProof      = "proof"
 	eventProofLeak  = "proof_leak"

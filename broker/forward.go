@@ -121,8 +121,12 @@ func (x *exchange) refuse(err error) (bool, error) {
 	x.s.stats.last.Store(&decided{method: x.req.Method, authority: x.req.Authority, reason: reason.String()})
 	x.count(true, reason.String())
 	x.tell(reason.Status(), reason.String())
+	defer x.terminate(reason)
 	if err := x.answer(reason); err != nil {
 		return false, err
+	}
+	if x.terminates(reason) {
+		return false, nil
 	}
 	return x.drain()
 }
@@ -183,6 +187,11 @@ func (x *exchange) forward() (bool, error) {
 		}
 	}
 	if err := x.sign(&body); err != nil {
+		return false, x.fail(err)
+	}
+	done, err := x.substitute(&body)
+	defer done()
+	if err != nil {
 		return false, x.fail(err)
 	}
 	if err := x.writeHead(up, body.length); err != nil {

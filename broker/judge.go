@@ -51,15 +51,23 @@ func (x *exchange) judge() error {
 	if connect {
 		return nil
 	}
-	secrets := x.s.secrets()
-	x.use, err = secrets.Select(x.authority, scheme, x.req.Fields)
-	if err == nil {
-		err = secrets.Misplaced(x.authority, scheme, x.req.Fields, x.req.Path)
-	}
+	return x.selectSecret()
+}
+
+// selectSecret selects the credential and what guards the answer.
+func (x *exchange) selectSecret() error {
+	scheme := x.req.Scheme
+	var misplaced, err error
+	x.use, misplaced, err = x.s.secrets().Select(x.authority, scheme, x.req.Fields, x.req.Path)
 	if x.guarded = x.s.guarded(x.authority, scheme); x.guarded != nil {
 		x.req.Fields = x.guarded.prepare(x.req.Fields)
 	}
 	x.bare = x.use != nil && !x.covered()
+	if misplaced != nil {
+		if refused := x.misplaced(misplaced); refused != nil {
+			return refused
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -83,7 +91,7 @@ func (x *exchange) plainHTTP(err error) error {
 	if x.req.Scheme != "http" || x.decision.List != policy.ListDefault {
 		return err
 	}
-	if _, insecure := x.s.secrets().Select(x.authority, "http", nil); insecure != nil {
+	if _, _, insecure := x.s.secrets().Select(x.authority, "http", nil, ""); insecure != nil {
 		return insecure
 	}
 	return err

@@ -203,7 +203,7 @@ func (p *plan) check(req control.PolicyCheck) (control.PolicyVerdict, error) {
 	}
 	bound := set.Bound(a)
 	v.Guarded = scheme == "https" && len(bound) > 0
-	use, err := set.Select(a, scheme, nil)
+	use, _, err := set.Select(a, scheme, nil, "")
 	if err != nil {
 		v.Verdict, v.Reason = policy.Deny.String(), reasonOf(err).String()
 	} else if use != nil && p.paths[use.Name].Cover(method, path) && use.Covers(a, path) {

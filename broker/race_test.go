@@ -21,7 +21,7 @@ func deletion(name string) string {
 
 // revoked reports whether requests to host get no credential any more.
 func revoked(s *live, host string) bool {
-	_, err := s.secrets().Select(protocol.Authority{Host: host, Port: 443}, "https", nil)
+	_, _, err := s.secrets().Select(protocol.Authority{Host: host, Port: 443}, "https", nil, "")
 	return reasonOf(err) == protocol.ReasonRevoked
 }
 

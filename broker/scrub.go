@@ -19,8 +19,8 @@ const (
 	defaultRunsPerSession  = 32
 )
 
-// maxDecoding is how many coded answers of one session are decoded at once: each may need decode.MaxMemory. Nobody asks
-// for one, so few come.
+// maxDecoding is how many coded answers, and coded requests whose content is replaced, of one session are decoded at
+// once: each may need decode.MaxMemory. Nobody asks for such an answer, so few come.
 const maxDecoding = 8
 
 // errReflected ends an exchange whose answer repeats secrets too often.

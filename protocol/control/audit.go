@@ -32,7 +32,7 @@ type AuditRecord struct {
 	Reason       string   `json:"reason,omitempty"`
 	Secret       string   `json:"secret,omitempty"`
 	Version      int      `json:"version,omitempty"`
-	Placeholders int      `json:"placeholders,omitempty"` // how many stood in the request's head
+	Placeholders int      `json:"placeholders,omitempty"` // how many stood in the request's head; of an end: in its content
 	SHA256       string   `json:"sha256,omitempty"`       // of what the event is about, hex
 	Commit       uint64   `json:"commit,omitempty"`       // of the store, which the event is about
 	Manifest     string   `json:"manifest,omitempty"`     // SHA-256 of the store's manifest after it, hex

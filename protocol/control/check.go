@@ -63,7 +63,7 @@ func CheckMeta(m Meta) error {
 		}
 		return nil
 	case ExposeNone:
-		return errors.Join(checkAudience(m.Audience, OriginSchemeOf(m.Inject)), checkInjector(m.Name, m.Inject), checkReplace(m.Replace))
+		return errors.Join(checkAudience(m.Audience, OriginSchemeOf(m.Inject)), checkInjector(m.Name, m.Inject), checkReplace(m))
 	}
 	return fmt.Errorf("expose %q is not %q", m.Expose, ExposeEnv)
 }
@@ -77,7 +77,18 @@ func CheckBy(by string) error {
 }
 
 // checkReplace accepts places in ascending order, each once.
-func checkReplace(places []Place) error {
+func checkReplace(m Meta) error {
+	places := m.Replace
+	if m.Inject.Scheme == SchemeContent && len(places) == 0 {
+		return errors.New("the content scheme puts a secret where its placeholder stands in content; name that with --placeholder-in")
+	}
+	switch m.Inject.Scheme {
+	case SchemeBearer, SchemeHeader, SchemeBasic, SchemeGit, SchemeQuery, SchemePath, SchemeCookie, SchemeContent:
+	default:
+		if len(places) > 0 {
+			return fmt.Errorf("the secret is never sent by the %s scheme, so it is not for content either", m.Inject.Scheme)
+		}
+	}
 	for i, p := range places {
 		switch p {
 		case PlaceForm, PlaceJSON:

@@ -170,6 +170,7 @@ const (
 	SchemeQuery      = "query"       // a parameter of the query
 	SchemePath       = "path"        // a part of the path, from a template
 	SchemeCookie     = "cookie"      // a cookie beside the workload's own
+	SchemeContent    = "content"     // nothing of its own: its placeholder is replaced in content
 	SchemeClientCert = "client-cert" // a certificate in the TLS handshake (RFC 8446 §4.4.2)
 
 	// What follows is never sent to the audience: it gets access tokens, which are sent as bearer tokens.
@@ -359,9 +360,10 @@ type Ceiling struct {
 	Egress       *Egress     `json:"egress,omitempty"`
 	AllowPrivate []string    `json:"allow_private,omitempty"`
 	Limits       AgentLimits `json:"limits"`
-	Cookies      string      `json:"cookies,omitempty"` // Set-Cookie from hosts that a secret is bound to: CookiesStrip (default) or CookiesPass
-	Presign      bool        `json:"presign,omitempty"` // requests that the workload signs in their query are signed anew, for at most 15 minutes
-	Minting      string      `json:"minting,omitempty"` // the endpoints that presets deny: MintingDeny (default) or MintingPass
+	Cookies      string      `json:"cookies,omitempty"`      // Set-Cookie from hosts that a secret is bound to: CookiesStrip (default) or CookiesPass
+	Presign      bool        `json:"presign,omitempty"`      // requests that the workload signs in their query are signed anew, for at most 15 minutes
+	Minting      string      `json:"minting,omitempty"`      // the endpoints that presets deny: MintingDeny (default) or MintingPass
+	Placeholders string      `json:"placeholders,omitempty"` // in a credential position for a host that they are not for: PlaceholdersBlock (default), PlaceholdersLog or PlaceholdersTerminate
 }
 
 // Whether a workload may have credentials that it got with a secret, and that outlive the session.

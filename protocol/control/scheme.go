@@ -172,6 +172,8 @@ var schemes = map[string]scheme{
 		value: checkMessageKey,
 	},
 	SchemeSigV4: {params: []param{{ParamService, false, checkScopePart}, {ParamRegion, false, checkScopePart}}, value: checkAWSKeys},
+
+	SchemeContent: {value: func(_ Injector, value []byte) error { return checkContent(value) }},
 }
 
 // checkInjector accepts an injector whose scheme is known and has what it needs, and nothing else.

@@ -73,6 +73,14 @@ func badByte(value []byte, i int) string {
 	return "a control byte"
 }
 
+// checkContent accepts a value that can stand in a JSON string and in a form.
+func checkContent(value []byte) error {
+	if !utf8.Valid(value) {
+		return errors.New("the value is not UTF-8, which content is made of")
+	}
+	return nil
+}
+
 // checkText accepts UTF-8 without control characters, of at most limit bytes.
 func checkText(value []byte, where string, limit int) error {
 	if i := bytes.IndexFunc(value, isControl); i >= 0 {

@@ -37,3 +37,10 @@ const (
 	VersionExpired    VersionState = "expired"
 	VersionRevoked    VersionState = "revoked" // its value is gone
 )
+
+// What becomes of a request with a placeholder in a credential position for a host that it is not for.
+const (
+	PlaceholdersBlock     = "block"     // it is refused
+	PlaceholdersLog       = "log"       // it goes on, with the placeholder, which is worth nothing; that is recorded
+	PlaceholdersTerminate = "terminate" // it is refused, and the session is revoked
+)

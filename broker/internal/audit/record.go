@@ -63,6 +63,7 @@ type Outcome struct {
 	Via                string // the proxy that it was, host:port; empty: none
 	Aborted            bool   // the response did not end as it should
 	Masked             int    // runs of secrets that were masked in the response
+	Placeholders       int    // how many stood in the request's content, in plain form
 	interrupted        bool   // the broker died meanwhile
 }
 
@@ -118,6 +119,7 @@ func (o *Outcome) appendTo(b []byte, id ID) []byte {
 	b = appendClipped(b, "upstream", o.Upstream, maxEndAddress)
 	b = appendClipped(b, "via", o.Via, maxEndVia)
 	b = appendCount(b, "masked", int64(o.Masked))
+	b = appendCount(b, "placeholders", int64(o.Placeholders))
 	return appendFlag(b, "aborted", o.Aborted)
 }
 

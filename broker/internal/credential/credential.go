@@ -67,6 +67,8 @@ func NewInjector(m control.Meta) (Injector, error) {
 		return clientCert{}, nil
 	case control.SchemeCookie:
 		return cookie{name: m.Inject.Param("name")}, nil
+	case control.SchemeContent:
+		return content{}, nil
 	}
 	return nil, fmt.Errorf("secret %s: unknown injector %q", m.Name, m.Inject.Scheme)
 }

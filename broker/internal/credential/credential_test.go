@@ -152,7 +152,7 @@ func TestAttack20SentAgain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		use, err := set.Select(authority(t, "api.example.org"), "https", nil)
+		use, err := pick(set, authority(t, "api.example.org"), "https", nil, "")
 		if err != nil || use == nil {
 			t.Fatalf("Select = %v, %v", use, err)
 		}

@@ -178,7 +178,7 @@ func TestPresetShapes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		use, err := set.Select(r.authority, "https", protocol.Fields{auth("Bearer own")})
+		use, err := pick(set, r.authority, "https", protocol.Fields{auth("Bearer own")}, "")
 		if err != nil || use == nil {
 			t.Errorf("%s: Select = %v, %v", tt.key, use, err)
 			continue

@@ -10,22 +10,43 @@ import (
 // shortestView is the length of text below which no placeholder fits into it, in any encoding.
 const shortestView = minShape
 
+// maxViews is how many encodings may lie over one another: Basic credentials of a percent-encoded password in a
+// JSON string of a query, say.
+const maxViews = 3
+
 // marks calls f with the text from each placeholder mark on, and with the text before it, wherever value
-// holds one: as it stands, percent-encoded, with JSON escapes, and in base64 as Basic (RFC 7617) has it,
-// percent-encoded inside that again. It stops when f returns false.
-func marks(value string, f func(before, from string) bool) {
-	if len(value) < shortestView {
-		return
+// holds one: as it stands, percent-encoded, with JSON escapes, in base64 of either alphabet (as in Basic, RFC
+// 7617), and in these inside one another. It stops when f returns false.
+func marks(value string, f func(before, from string) bool) { look(value, maxViews, f) }
+
+func look(text string, views int, f func(before, from string) bool) bool {
+	if len(text) < shortestView {
+		return true
 	}
-	if !marksIn(value, f) || !marksEncoded(value, f) {
-		return
+	if !marksIn(text, f) {
+		return false
 	}
-	for word := range strings.FieldsFuncSeq(value, isSeparator) {
-		decoded, ok := decodeBase64(word)
-		if ok && (!marksIn(decoded, f) || !marksEncoded(decoded, f)) {
-			return
+	if views == 0 {
+		return true
+	}
+	if strings.IndexByte(text, '%') >= 0 {
+		if plain := unescape(text, "%"); len(plain) < len(text) && !look(plain, views-1, f) {
+			return false
 		}
 	}
+	if strings.Contains(text, `\u`) {
+		if plain := unescape(text, `\u00`); len(plain) < len(text) && !look(plain, views-1, f) {
+			return false
+		}
+	}
+	for word := range strings.FieldsFuncSeq(text, isSeparator) {
+		for i := range min(4, max(0, len(word)-shortestView)) { // what stands before it may look like a part of it
+			if decoded, ok := decodeBase64(word[i:]); ok && !look(decoded, views-1, f) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func marksIn(text string, f func(before, from string) bool) bool {
@@ -40,15 +61,6 @@ func marksIn(text string, f func(before, from string) bool) bool {
 		}
 		start = i + len(control.PlaceholderMark)
 	}
-}
-
-// marksEncoded looks into text once its percent-encoding or its JSON escapes are gone. Text without any
-// has been looked into as it stands.
-func marksEncoded(text string, f func(before, from string) bool) bool {
-	if strings.IndexByte(text, '%') >= 0 && !marksIn(unescape(text, "%"), f) {
-		return false
-	}
-	return !strings.Contains(text, `\u`) || marksIn(unescape(text, `\u00`), f)
 }
 
 // unescape replaces lead and two hexadecimal digits by the byte that they mean and leaves everything

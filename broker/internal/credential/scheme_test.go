@@ -184,7 +184,7 @@ func TestGitHost(t *testing.T) {
 		{"api.example.org", "/user", true}, {"example.org", "/a/b.git/info/refs?service=x", true}, {"example.org", "/a/b/git-receive-pack", true},
 		{"example.org", "/a/b", false}, {"example.org", "/a/b?/info/refs", false}, {"example.org", "/a/b/info/refs/x", false},
 	} {
-		use, err := set.Select(authority(t, tt.host), "https", nil)
+		use, err := pick(set, authority(t, tt.host), "https", nil, "")
 		if err != nil || use.Covers(authority(t, tt.host), tt.path) != tt.want {
 			t.Errorf("%s%s: %v, want %v", tt.host, tt.path, err, tt.want)
 		}

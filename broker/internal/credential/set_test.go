@@ -69,10 +69,19 @@ func newWorld(t testing.TB) world {
 	return w
 }
 
+// pick is Select where a misplaced placeholder is an error.
+func pick(s *Set, a protocol.Authority, scheme string, fields protocol.Fields, target string) (*Use, error) {
+	use, misplaced, err := s.Select(a, scheme, fields, target)
+	if misplaced != nil {
+		return nil, misplaced
+	}
+	return use, err
+}
+
 // check compares what Select does with want: a secret's name, a reason's code, or "" for neither.
 func (w world) check(t *testing.T, name, scheme, host, want string, fields ...protocol.Field) {
 	t.Helper()
-	use, err := w.Select(authority(t, host), scheme, fields)
+	use, err := pick(w.Set, authority(t, host), scheme, fields, "")
 	got := ""
 	var refused *protocol.RefusedError
 	switch {
@@ -114,7 +123,7 @@ func TestSelect(t *testing.T) {
 
 func TestUseCarriesTheSecret(t *testing.T) {
 	w := newWorld(t)
-	use, err := w.Select(authority(t, "c.example"), "https", nil)
+	use, err := pick(w.Set, authority(t, "c.example"), "https", nil, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,7 +238,7 @@ func TestAttack16PlaceholderInTarget(t *testing.T) {
 			target, fields := put(tt.placeholder)
 			got := ""
 			var refused *protocol.RefusedError
-			if err := w.Misplaced(authority(t, tt.host), "https", fields, target); errors.As(err, &refused) {
+			if _, err := pick(w.Set, authority(t, tt.host), "https", fields, target); errors.As(err, &refused) {
 				got = refused.Reason.String()
 			}
 			if got != tt.want {
@@ -237,7 +246,7 @@ func TestAttack16PlaceholderInTarget(t *testing.T) {
 			}
 		}
 	}
-	if err := w.Misplaced(authority(t, "other.example"), "https", protocol.Fields{{Name: "referer", Value: w.a}}, "/v1?q=tornoInert"+strings.Repeat("x", 9)); err != nil {
+	if _, err := pick(w.Set, authority(t, "other.example"), "https", protocol.Fields{{Name: "referer", Value: w.a}}, "/v1?q=tornoInert"+strings.Repeat("x", 9)); err != nil {
 		t.Errorf("text is refused: %v", err)
 	}
 }
@@ -282,17 +291,17 @@ func FuzzRecognise(f *testing.F) {
 	f.Fuzz(func(t *testing.T, value, before string) {
 		// Whatever stands around it, a wrong placeholder as it is does not pass.
 		for _, v := range []string{before + w.a + value, value + w.a + before} {
-			use, err := w.Select(b, "https", protocol.Fields{auth(v)})
+			use, err := pick(w.Set, b, "https", protocol.Fields{auth(v)}, "")
 			if err == nil || use != nil {
 				t.Fatalf("Select passes %q", v)
 			}
 		}
-		use, err := w.Select(b, "https", protocol.Fields{auth(value)})
+		use, err := pick(w.Set, b, "https", protocol.Fields{auth(value)}, "")
 		if (err == nil) != (use != nil) {
 			t.Fatalf("Select = %v, %v", use, err)
 		}
 		pair := base64.StdEncoding.EncodeToString([]byte(before + ":" + w.a))
-		if _, err := w.Select(b, "https", protocol.Fields{auth("Basic " + pair)}); err == nil {
+		if _, err := pick(w.Set, b, "https", protocol.Fields{auth("Basic " + pair)}, ""); err == nil {
 			t.Fatalf("Select passes Basic %q", pair)
 		}
 	})
@@ -309,7 +318,7 @@ func BenchmarkSelect(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := w.Select(host, "https", fields); err != nil {
+				if _, err := pick(w.Set, host, "https", fields, ""); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -328,7 +337,7 @@ func TestAttack26UsableLater(t *testing.T) {
 			t.Fatal(err)
 		}
 		here, there := authority(t, "api.example.org"), authority(t, "other.example.org")
-		use, err := set.Select(here, "https", nil)
+		use, err := pick(set, here, "https", nil, "")
 		if err != nil {
 			t.Fatal(err)
 		}

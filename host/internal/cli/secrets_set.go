@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +26,7 @@ type setting struct {
 	rotation       string
 	expires        string
 	ifVersion      int // -1: whatever it is at
+	replace        []string
 }
 
 func (s *setting) given() bool {
@@ -101,6 +104,7 @@ func (s *setting) flags(cmd *cobra.Command) {
 	f.StringVar(&s.expose, "expose", "", "\"env\": an environment variable inside the VM instead")
 	f.StringVar(&s.rotation, "rotation", "", "what running sessions do with a new version: pin (default) or follow")
 	f.StringVar(&s.expires, "expires", "", "refuse its use from then on: `30d`, 12h, 2027-01-31")
+	f.StringSliceVar(&s.replace, "placeholder-in", nil, "replace its placeholder in content: form, json")
 	f.IntVar(&s.ifVersion, "if-version", -1, "set it only if it is at version `N` now; 0: if it was never set")
 	_ = cmd.RegisterFlagCompletionFunc("rotation", cobra.FixedCompletions([]string{"pin", "follow"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("expose", cobra.FixedCompletions([]string{"env"}, cobra.ShellCompDirectiveNoFileComp))
@@ -112,8 +116,8 @@ func checkSetting(agent string, args []string, s *setting) error {
 	if !control.ValidAgent(agent) {
 		return usageError{&hintError{fmt.Errorf("%q is not an agent's name", agent), "a name is " + control.AgentGrammar}}
 	}
-	if (s.given() || s.ifVersion >= 0) && len(args) > 1 {
-		return usageError{&hintError{errors.New("--host, --header, --as, --expose and --if-version go with exactly one KEY"), "set the others with a command of their own"}}
+	if (s.given() || s.ifVersion >= 0 || len(s.replace) > 0) && len(args) > 1 {
+		return usageError{&hintError{errors.New("--host, --header, --as, --expose, --placeholder-in and --if-version go with exactly one KEY"), "set the others with a command of their own"}}
 	}
 	return nil
 }
@@ -198,6 +202,7 @@ func (e *entry) complete(cmd *cobra.Command, s *setting) error {
 	if err := e.pinHosts(s.knownHosts); err != nil {
 		return err
 	}
+	e.setReplace(s.replace)
 	e.meta.Version, e.meta.Created, e.ifVersion = 1, time.Now(), s.ifVersion
 	if s.expires != "" {
 		var err error
@@ -211,6 +216,17 @@ func (e *entry) complete(cmd *cobra.Command, s *setting) error {
 	return nil
 }
 
+// setReplace says where the secret's placeholder is replaced in content, if that is said anew.
+func (e *entry) setReplace(places []string) {
+	if len(places) == 0 {
+		return
+	}
+	e.meta.Replace = nil
+	for _, p := range slices.Sorted(slices.Values(places)) {
+		e.meta.Replace = append(e.meta.Replace, control.Place(p))
+	}
+}
+
 // keepCustom takes over what flags said when the secret was set before: a new value goes where the old
 // one went, and running sessions do with it what they did. Presets are looked up afresh.
 func (e *entry) keepCustom(ctx context.Context, c *client) error {
@@ -222,8 +238,8 @@ func (e *entry) keepCustom(ctx context.Context, c *client) error {
 		if i.Name == e.key && !i.Missing && i.Broken == "" && i.Preset == "" {
 			e.meta.Audience, e.meta.Inject, e.meta.Expose, e.meta.Preset = i.Audience, i.Inject, i.Expose, ""
 		}
-		if i.Name == e.key && !i.Missing && e.meta.Rotation == "" {
-			e.meta.Rotation = i.Rotation
+		if i.Name == e.key && !i.Missing && i.Broken == "" {
+			e.meta.Replace, e.meta.Rotation = i.Replace, cmp.Or(e.meta.Rotation, i.Rotation)
 		}
 	}
 	return nil

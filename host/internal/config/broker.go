@@ -175,6 +175,7 @@ func readCeilings(t *table) map[string]control.Ceiling {
 		c.Cookies, _ = agent.choice("cookies", control.CookiesStrip, control.CookiesPass)
 		c.Presign = agent.truth("presign")
 		c.Minting, _ = agent.choice("minting", control.MintingDeny, control.MintingPass)
+		c.Placeholders, _ = agent.choice("placeholders", control.PlaceholdersBlock, control.PlaceholdersLog, control.PlaceholdersTerminate)
 		if agent.has("egress") {
 			e := readEgress(agent.table("egress"))
 			c.Egress = &e

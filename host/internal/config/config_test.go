@@ -231,6 +231,7 @@ ca = ["/etc/ssl/corp.pem", "more.pem"]
 [agents.my-agent]
 allow_private = ["fd00::/8"]
 cookies = "pass"
+placeholders = "terminate"
 
 [agents.my-agent.egress]
 default = "allow"
@@ -258,7 +259,7 @@ command = ["/usr/bin/tpm-unseal", "--key", "7"]
 		Egress: control.ConfigEgress{AllowPrivate: []string{"10.1.0.0/16"}, CA: []string{"/etc/ssl/corp.pem", "/etc/torno/more.pem"}},
 		Agents: map[string]control.Ceiling{
 			"my-agent": {
-				AllowPrivate: []string{"fd00::/8"}, Cookies: "pass",
+				AllowPrivate: []string{"fd00::/8"}, Cookies: "pass", Placeholders: "terminate",
 				Egress: &control.Egress{Default: "allow", Deny: []string{"evil.example"}},
 			},
 			"other": {},
