@@ -32,7 +32,7 @@ func describe(r *control.AuditRecord) recordLine {
 	}
 	switch r.Type {
 	case control.AuditBegin:
-		return recordLine{head(">") + r.Agent + " ", requestOf(r), secretOf(r, " with ")}
+		return recordLine{head(">") + r.Agent + " ", requestOf(r), secretOf(r, " with ") + approvalOf(r)}
 	case control.AuditRefused:
 		return recordLine{head("!") + r.Agent + " ", requestOf(r), " refused: " + r.Reason + because(r)}
 	case control.AuditEnd:
@@ -117,6 +117,14 @@ func because(r *control.AuditRecord) string {
 		return " (" + r.List + ")"
 	}
 	return ""
+}
+
+// approvalOf is what a person said of the request, if one was asked.
+func approvalOf(r *control.AuditRecord) string {
+	if r.Approval == "" {
+		return ""
+	}
+	return " (" + r.Approval + ")"
 }
 
 // printEntry prints all that is recorded of one exchange, or of an event.
