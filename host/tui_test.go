@@ -290,8 +290,14 @@ func TestDesk(t *testing.T) {
 	p.press("G")
 	p.until(`credential +ANTHROPIC_API_KEY version 1`)
 
-	done := make(chan result, 1)
-	go func() { done <- h.sh("sleep 120") }()
+	asleep := h.command("run", "--agent", "my-agent", "--isolation", h.isolation(), "--trust-config", "--", "sleep", "120")
+	if err := asleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = asleep.Process.Signal(syscall.SIGTERM)
+		_ = asleep.Wait()
+	})
 	p.press("2")
 	p.until(`live +\d+s`)
 	p.press("v")
