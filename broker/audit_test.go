@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"torno.internal/protocol/control"
 )
@@ -30,7 +31,13 @@ func TestAuditAPI(t *testing.T) {
 	if resp, _, err := stream().ask(get("/asked?token=canary-7f3a9b2c"), ""); err != nil || resp.Status != 200 {
 		t.Fatalf("%d, %v", resp.Status, err)
 	}
-	_, all := d.text("GET", control.PathAudit+"?last=100", "")
+	var all string
+	for range 500 { // the end is recorded once the answer has gone
+		if _, all = d.text("GET", control.PathAudit+"?last=100", ""); strings.Contains(all, `"type":"end"`) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 	if strings.Contains(all, "canary") || !strings.Contains(all, `"path":"/asked?token=***"`) {
 		t.Errorf("records: %s", all)
 	}
