@@ -84,6 +84,9 @@ func (b *Broker) setSecrets(_ context.Context, sealed []control.SealedSecret) ([
 
 // storeSecrets stores secrets that were checked, all or none, and lets running sessions follow.
 func (b *Broker) storeSecrets(sealed []control.SealedSecret) error {
+	if err := b.checkOverlap(sealed); err != nil {
+		return err
+	}
 	if err := b.store.SetSecrets(sealed); err != nil {
 		return err
 	}

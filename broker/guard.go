@@ -66,7 +66,7 @@ func (s *live) guard(a protocol.Authority, bound []credential.Secret) *guarded {
 		g.ranges = g.ranges || b.Preset().Ranges
 		g.minted.add(b.Meta)
 		signers = signers && b.Meta.Signs()
-		if b.Value.Len() > 0 { // else it was revoked before this broker could know it
+		if b.Value.Len() > 0 && !b.Meta.Overlap { // else it was revoked before this broker could know it
 			key += fmt.Sprintf(" %s@%d", b.Meta.Name, b.Meta.Version)
 		}
 	}
@@ -86,7 +86,7 @@ func (s *live) guard(a protocol.Authority, bound []credential.Secret) *guarded {
 func searched(all []credential.Secret) (secrets []redact.Secret, wipe func()) {
 	parts := make([][]redact.Secret, len(all))
 	for i, s := range all {
-		if s.Value.Len() == 0 {
+		if s.Value.Len() == 0 || s.Meta.Overlap {
 			continue
 		}
 		parts[i] = s.Searched()

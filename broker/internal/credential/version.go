@@ -106,13 +106,18 @@ func (s *Set) Wipe() {
 // values are s's own.
 func (s *Set) Proxied() (proxied []Secret, exposed int) {
 	for _, sec := range s.secrets {
-		if sec.Meta.Expose != control.ExposeNone {
+		if sec.Meta.Expose != control.ExposeNone || sec.Meta.Overlap {
 			exposed++
 			continue
 		}
 		proxied = append(proxied, sec)
 	}
-	return append(proxied, s.former...), exposed
+	for _, f := range s.former {
+		if !f.Meta.Overlap {
+			proxied = append(proxied, f)
+		}
+	}
+	return proxied, exposed
 }
 
 // Exposed returns the secrets that the workload was given. The values are s's own.

@@ -27,6 +27,7 @@ type setting struct {
 	expires        string
 	ifVersion      int // -1: whatever it is at
 	replace        []string
+	overlap        bool
 }
 
 func (s *setting) given() bool {
@@ -105,6 +106,7 @@ func (s *setting) flags(cmd *cobra.Command) {
 	f.StringVar(&s.rotation, "rotation", "", "what running sessions do with a new version: pin (default) or follow")
 	f.StringVar(&s.expires, "expires", "", "refuse its use from then on: `30d`, 12h, 2027-01-31")
 	f.StringSliceVar(&s.replace, "placeholder-in", nil, "replace its placeholder in content: form, json")
+	f.BoolVar(&s.overlap, "allow-exposed-overlap", false, "it may share bytes with what is visible inside the VM, and is not masked")
 	f.IntVar(&s.ifVersion, "if-version", -1, "set it only if it is at version `N` now; 0: if it was never set")
 	_ = cmd.RegisterFlagCompletionFunc("rotation", cobra.FixedCompletions([]string{"pin", "follow"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("expose", cobra.FixedCompletions([]string{"env"}, cobra.ShellCompDirectiveNoFileComp))
@@ -203,6 +205,7 @@ func (e *entry) complete(cmd *cobra.Command, s *setting) error {
 		return err
 	}
 	e.setReplace(s.replace)
+	e.meta.Overlap = s.overlap
 	e.meta.Version, e.meta.Created, e.ifVersion = 1, time.Now(), s.ifVersion
 	if s.expires != "" {
 		var err error
