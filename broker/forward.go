@@ -13,6 +13,7 @@ import (
 	"torno.internal/broker/internal/policy"
 	"torno.internal/broker/internal/upstream"
 	"torno.internal/protocol"
+	"torno.internal/protocol/control"
 )
 
 // An exchange is one request of the workload and its response. One goroutine owns it; a second one
@@ -31,6 +32,7 @@ type exchange struct {
 	terms     *terms // by which it was decided
 	within    *limit.Use
 	over      atomic.Pointer[limit.Exceeded] // the limit that it is beyond
+	role      *control.Meta                  // of a tunnel to a database: the one password that is bound to it
 	use       *credential.Use                // nil: no secret is bound to this origin
 	as        *credential.Use                // whose certificate the connection is made with; nil: nobody's
 	bare      bool                           // this path does not get the credential, but neither the workload's own

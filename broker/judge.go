@@ -49,7 +49,7 @@ func (x *exchange) judge() error {
 		x.approval = askGranted
 	}
 	if connect {
-		return nil
+		return x.judgeTunnel()
 	}
 	return x.selectSecret()
 }
@@ -114,6 +114,9 @@ func (x *exchange) record() *audit.Record {
 	}
 	if x.use != nil {
 		r.Path = x.use.StripTarget(r.Path)
+	}
+	if x.role != nil {
+		r.Secret, r.Version = x.role.Name, x.role.Version
 	}
 	if x.use != nil && !x.bare {
 		r.Secret, r.Version = x.use.Name, x.use.Version

@@ -30,19 +30,20 @@ import (
 // A live session is one that this broker serves now: its socket, its compiled policy, its opened
 // secrets.
 type live struct {
-	b      *Broker
-	id     string
-	agent  string
-	record *session.Session
-	set    atomic.Pointer[credential.Set]
-	base   map[string]control.Meta // by secret: what it meant when the session began
-	log    *slog.Logger
-	ln     net.Listener
-	events chan protocol.EventType // to the guest's event stream
-	stats  stats
-	paths  map[string]policy.Paths // by secret: which requests to its audience get it
-	guards guards
-	seen   sightings
+	b       *Broker
+	id      string
+	agent   string
+	record  *session.Session
+	set     atomic.Pointer[credential.Set]
+	base    map[string]control.Meta // by secret: what it meant when the session began
+	log     *slog.Logger
+	ln      net.Listener
+	events  chan protocol.EventType // to the guest's event stream
+	stats   stats
+	paths   map[string]policy.Paths // by secret: which requests to its audience get it
+	guards  guards
+	seen    sightings
+	cancels cancels
 
 	exposed *redact.Matcher // of the values that the workload was given; nil: none was
 	watch   watch
@@ -364,7 +365,7 @@ func (s *live) env() ([]string, error) {
 	var env []string
 	for _, u := range s.record.Secrets() {
 		if p := s.record.Placeholder(u.Name); p != "" {
-			env = append(env, u.Name+"="+p)
+			env = append(env, u.Name+"="+s.shown(u.Name, p))
 		}
 		if _, ok := s.secrets().Current(u.Name); u.Expose != control.ExposeEnv || !ok || s.secrets().Revoked(u.Name) {
 			continue

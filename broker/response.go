@@ -132,6 +132,9 @@ func (x *exchange) continueLater() (stop func()) {
 func (x *exchange) tunnel(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, protocol.TunnelTimeout)
 	defer cancel()
+	if len(x.s.roles(x.authority)) > 0 {
+		return x.postgres(ctx)
+	}
 	began := time.Now()
 	conn, err := x.s.b.upstream.Tunnel(ctx, upstream.PoolKey{Session: x.s.id, Authority: x.authority})
 	x.outcome.Dial = time.Since(began)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"time"
 
 	"torno.internal/broker/internal/audit"
 	"torno.internal/broker/internal/ssh"
@@ -67,8 +68,7 @@ func (s *sightings) take(p ssh.Proof) (protocol.Authority, bool) {
 // watchSSH returns conn, the upstream's side of a tunnel, or what reads along where an SSH key is bound to the other
 // end: then its key exchange is seen before the workload has it. done ends the sighting.
 func (x *exchange) watchSSH(conn io.Reader) (from io.Reader, done func()) {
-	bound := func(k ssh.Key) bool { return slices.Contains(k.Audience, x.authority) }
-	if !slices.ContainsFunc(x.s.sshKeys(), bound) {
+	if len(x.s.apart(control.SchemeSSH, x.authority)) == 0 {
 		return conn, func() {}
 	}
 	one := x.s.seen.begin(x.authority)
@@ -171,6 +171,9 @@ func (f agentWire) Write(p []byte) (int, error) {
 func (s *live) recordLogin(u ssh.Use) error {
 	if s.suspended.Load() {
 		return errors.New("the session is suspended")
+	}
+	if sec, ok := s.secrets().Current(u.Key.Name); ok && sec.Used != nil {
+		sec.Used(time.Now())
 	}
 	return s.b.audit.Event(&audit.Record{
 		Session: s.id, Agent: s.agent, Event: eventSSHSigned, Scheme: control.SchemeSSH, Authority: u.Host.String(),

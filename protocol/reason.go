@@ -41,6 +41,8 @@ const (
 	ReasonUnsupported
 	ReasonNoPlace
 	ReasonCredential
+	ReasonWrongRole
+	ReasonUpstreamAuth
 	ReasonInternal
 	reasonCount
 )
@@ -56,6 +58,13 @@ const FieldDialled = "torno-dialled"
 // FieldHTTP is the request field by which a guest tells, with the value "2", that the workload speaks
 // HTTP/2: the broker then offers HTTP/2 to the upstream as well. It is sent nowhere.
 const FieldHTTP = "torno-http"
+
+// FieldProtocol is the response field by which a broker tells, in its answer to CONNECT, that it speaks a protocol itself:
+// with the value ProtocolPostgres the guest ends the client's TLS, and the tunnel carries what is inside.
+const FieldProtocol = "torno-protocol"
+
+// ProtocolPostgres is a value of FieldProtocol.
+const ProtocolPostgres = "postgres"
 
 type reasonRow struct {
 	code   string
@@ -97,6 +106,8 @@ var reasonTable = [reasonCount]reasonRow{
 	ReasonUnsupported:         {"unsupported", 501, "torno does not carry this kind of request."},
 	ReasonNoPlace:             {"no_place", 403, "The host's secret goes into a fixed place of the path, and this path does not have it in plain form."},
 	ReasonCredential:          {"credential_unavailable", 502, "The broker could not get an access token for this host; its log says why."},
+	ReasonWrongRole:           {"wrong_role", 403, "The secret is for another user or database, or the password is not its placeholder; use what the session's variable says."},
+	ReasonUpstreamAuth:        {"upstream_auth", 502, "The server wants the password in a way that is not allowed, or does not know it; the broker's log says which."},
 	ReasonInternal:            {"internal", 500, "The broker failed; its log says why."},
 }
 

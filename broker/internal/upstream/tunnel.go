@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 )
 
@@ -33,6 +34,14 @@ func (c *Client) Tunnel(ctx context.Context, key PoolKey) (net.Conn, error) {
 	}
 	t.stop = context.AfterFunc(ctx, t.abort)
 	return t, nil
+}
+
+// Secure makes nc, a tunnel to the authority of key, one over TLS that is verified as exchanges are. It offers no
+// application protocol. Its error is a *protocol.RefusedError.
+func (c *Client) Secure(ctx context.Context, key PoolKey, nc net.Conn) (*tls.Conn, error) {
+	cfg := c.tlsConfig(key)
+	cfg.NextProtos, cfg.ClientSessionCache = nil, nil
+	return handshake(ctx, nc, cfg)
 }
 
 func (t *tunnel) abort() { _ = t.TCPConn.Close() }

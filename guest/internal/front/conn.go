@@ -103,6 +103,9 @@ func (c *conn) beginTLS(ctx context.Context, s *sniffed) error {
 	if err != nil {
 		return err
 	}
+	if state.NegotiatedProtocol == protoPostgres {
+		return c.tunnelFor(ctx, s, t, true)
+	}
 	c.scheme, c.name, c.proxy, c.sniffed = "https", name, false, s
 	if state.NegotiatedProtocol == "h2" {
 		return newH2Conn(c, t).serve(ctx)

@@ -49,7 +49,7 @@ func New(c Config) *Front {
 		CurvePreferences: []tls.CurveID{tls.X25519, tls.CurveP256}, // nobody records loopback
 		// The first that the client offers too is spoken: HTTP/2, which costs more, with those alone that
 		// offer nothing else.
-		NextProtos: []string{"http/1.1", "http/1.0", "h2"},
+		NextProtos: []string{"http/1.1", "http/1.0", "h2", protoPostgres},
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			name, err := f.certificateName(hello)
 			if err != nil {

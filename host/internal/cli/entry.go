@@ -35,6 +35,7 @@ type entry struct {
 	source   source
 	file     string
 	value    secret.Value
+	fetched  bool // value is there
 	meta     control.Meta
 	prefixes []string // public prefixes of real values, by the preset
 
@@ -76,8 +77,12 @@ func (e *entry) shown() string {
 	return e.key + "=…"
 }
 
-// read reads the value from where it comes from and checks it.
-func (e *entry) read(cmd *cobra.Command) error {
+// fetch reads the value from where it comes from, once.
+func (e *entry) fetch(cmd *cobra.Command) error {
+	if e.fetched {
+		return nil
+	}
+	e.fetched = true
 	var err error
 	switch e.source {
 	case sourcePrompt:
@@ -91,7 +96,12 @@ func (e *entry) read(cmd *cobra.Command) error {
 			f.Close()
 		}
 	}
-	if err != nil {
+	return err
+}
+
+// read reads the value from where it comes from and checks it.
+func (e *entry) read(cmd *cobra.Command) error {
+	if err := e.fetch(cmd); err != nil {
 		return fmt.Errorf("%s: %w", e.key, err)
 	}
 	if err := e.unlock(cmd); err != nil {

@@ -117,6 +117,8 @@ func answersOf(v *control.PolicyVerdict) string {
 	switch {
 	case v.Carries == control.SchemeSSH:
 		return "encrypted, and only the key exchange is read: the agent inside signs for this connection"
+	case v.Carries == control.SchemePostgres:
+		return "the broker logs in to the database; what repeats the password is masked"
 	case v.Verdict == "tunnel":
 		return "nobody looks into a tunnel: no credential, no masking"
 	case v.Guarded:

@@ -52,6 +52,11 @@ func TestSSHPage(t *testing.T) {
 	runPage(t, "ssh.md", 4, map[string]string{"id_ed25519": string(pem.EncodeToMemory(block)), "known": known})
 }
 
+// TestPostgresPage runs every command of docs/postgres.md that sets a password.
+func TestPostgresPage(t *testing.T) {
+	runPage(t, "postgres.md", 5, map[string]string{"address": "postgresql://app:made-up-0123456789@db.example.org:5432/app\n", "password": "made-up-0123456789\n"})
+}
+
 // runPage runs every command of a page that sets a secret, of which there are at least so many, beside files.
 func runPage(t *testing.T, name string, least int, files map[string]string) {
 	t.Helper()

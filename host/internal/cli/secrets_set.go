@@ -67,6 +67,7 @@ a new value for it needs them no more. --as takes SCHEME[:NAME=VALUE,…], where
   ssh[:user=U]               a private key for SSH, without its passphrase: an
                              agent inside signs with it, and the hosts' keys are
                              sealed with it (--known-hosts)
+  postgres[:user=U,…]        a password of PostgreSQL, or an address with one
 
 Running sessions keep the version that they began with (--rotation pin), or take
 the new one with their next request (follow), as the version that they use says.
@@ -196,6 +197,9 @@ func (e *entry) complete(cmd *cobra.Command, s *setting) error {
 			return usageError{err}
 		}
 	}
+	if err := e.takeAddress(cmd); err != nil {
+		return fmt.Errorf("%s: %w", e.key, err)
+	}
 	if len(e.meta.Audience) == 0 && e.meta.Expose == control.ExposeNone {
 		if err := e.askHost(cmd, s); err != nil {
 			return err
@@ -246,66 +250,6 @@ func (e *entry) keepCustom(ctx context.Context, c *client) error {
 		}
 	}
 	return nil
-}
-
-// fromFlags overrides what a preset says by what the flags say.
-func (e *entry) fromFlags(s *setting) error {
-	m := &e.meta
-	m.Preset = ""
-	if err := e.injectorFromFlags(s); err != nil {
-		return err
-	}
-	if len(s.hosts) == 0 {
-		return nil
-	}
-	m.Expose, m.Audience = control.ExposeNone, nil
-	for _, h := range s.hosts {
-		origin, err := originOf(h, control.OriginSchemeOf(m.Inject))
-		if err != nil {
-			return fmt.Errorf("--host %q: %w", h, err)
-		}
-		m.Audience = append(m.Audience, origin)
-	}
-	return nil
-}
-
-func (e *entry) injectorFromFlags(s *setting) error {
-	in := &e.meta.Inject
-	switch {
-	case len(s.headers) > 0:
-		if s.scheme != "" && s.scheme != control.SchemeHeader {
-			return fmt.Errorf("--header does not go with --as %s", s.scheme)
-		}
-		*in = control.Injector{Scheme: control.SchemeHeader}
-		for _, h := range s.headers {
-			f, err := control.ParseHeader(e.key, h)
-			if err != nil {
-				return fmt.Errorf("--header %q: %w", h, err)
-			}
-			in.Fields = append(in.Fields, f)
-		}
-	case s.scheme != "":
-		parsed, err := control.ParseScheme(s.scheme)
-		if err != nil {
-			return fmt.Errorf("--as %q: %w", s.scheme, err)
-		}
-		*in = parsed
-	case in.Scheme == "":
-		*in = control.Injector{Scheme: control.SchemeBearer}
-	}
-	return nil
-}
-
-// originOf returns the origin that --host means for a secret whose origins have that scheme.
-func originOf(host, scheme string) (string, error) {
-	if !strings.Contains(host, "://") {
-		host = scheme + "://" + host
-	}
-	is, a, err := control.ParseAudience(host)
-	if err == nil && is != scheme {
-		err = fmt.Errorf("%s:// is wanted", scheme)
-	}
-	return control.FormatAudience(scheme, a), err
 }
 
 // askHost asks for the host that no preset and no flag named; without a terminal it says what to type.
