@@ -128,14 +128,13 @@ func (s *live) revokeGone(name string, version int) {
 }
 
 // revokeSecret ends the use of one version of a secret in this session, or of all that are there for 0, at
-// once: what is open is cut, for any of it may have been authorised by that secret. It reports whether the
-// session had it.
-func (s *live) revokeSecret(name string, version int) bool {
+// once: what is open is cut, for any of it may have been authorised by that secret.
+func (s *live) revokeSecret(name string, version int) {
 	for {
 		old := s.secrets()
 		set := old.Revoke(name, version)
 		if set == old {
-			return false
+			return
 		}
 		if s.set.CompareAndSwap(old, set) { // else another went at the same time
 			break
@@ -145,7 +144,6 @@ func (s *live) revokeSecret(name string, version int) bool {
 	s.b.upstream.CutSession(s.id)
 	s.notify(protocol.EventRevoke)
 	s.noteVersion(eventRevokedUse, name, version, "")
-	return true
 }
 
 // warnExpiring records which of the session's secrets expire soon, and returns it for people.

@@ -165,7 +165,7 @@ func TestFollowUnderLoad(t *testing.T) {
 // the same shape passes.
 func TestFollowMasksBoth(t *testing.T) {
 	text := make(chan string)
-	d, _, stream := opened(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	d, _, _ := opened(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/socket" {
 			realtime(w, r)
 			return
@@ -182,7 +182,7 @@ func TestFollowMasksBoth(t *testing.T) {
 	}), generous)
 	d.must(d.setMeta(bearerOf("OTHER", 1, control.RotationFollow), keyOf(1)))
 	d.must(d.call("DELETE", deletion("KEY"), nil, nil))
-	_, stream = d.enter()
+	_, stream := d.enter()
 	p := stream()
 	d.must(p.w.WriteRequest(get("/events")))
 	d.must(p.w.Close(nil))
