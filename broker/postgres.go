@@ -60,20 +60,20 @@ type database struct {
 
 // postgres serves a tunnel to a database that a password is bound to: it logs in upstream, and then carries bytes. How
 // it is refused is said in the database's own words.
-func (x *exchange) postgres(ctx context.Context) (bool, error) {
+func (x *exchange) postgres(ctx context.Context) error {
 	x.outcome.Status = 200
 	head := protocol.Response{Status: 200, Fields: protocol.Fields{{Name: protocol.FieldProtocol, Value: protocol.ProtocolPostgres}}}
 	if err := x.st.w.WriteResponse(&head); err != nil {
-		return false, err
+		return err
 	}
 	if err := x.st.w.Flush(); err != nil {
-		return false, err
+		return err
 	}
 	_ = x.st.conn.SetReadDeadline(time.Now().Add(protocol.HeadTimeout))
 	d := &database{x: x}
 	err := d.begin()
 	if err == nil && d.start.Cancel != nil {
-		return false, d.cancel(ctx)
+		return d.cancel(ctx)
 	}
 	if err == nil {
 		err = d.serve(ctx)
@@ -83,13 +83,13 @@ func (x *exchange) postgres(ctx context.Context) (bool, error) {
 	switch {
 	case errors.As(err, &said):
 		x.outcome.Reason = protocol.ReasonUpstreamAuth.String()
-		return false, errors.Join(err, x.say(said.Message))
+		return errors.Join(err, x.say(said.Message))
 	case errors.As(err, &refused):
 		x.outcome.Reason = refused.Reason.String()
 		x.s.log.Info("login to a database refused", "authority", x.name, "err", err)
-		return false, errors.Join(err, x.say(pgwire.AppendRefusal(nil, refused.Reason)))
+		return errors.Join(err, x.say(pgwire.AppendRefusal(nil, refused.Reason)))
 	}
-	return false, err
+	return err
 }
 
 // say says the last words on a stream.

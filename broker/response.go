@@ -133,7 +133,7 @@ func (x *exchange) tunnel(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, protocol.TunnelTimeout)
 	defer cancel()
 	if len(x.s.roles(x.authority)) > 0 {
-		return x.postgres(ctx)
+		return false, x.postgres(ctx)
 	}
 	began := time.Now()
 	conn, err := x.s.b.upstream.Tunnel(ctx, upstream.PoolKey{Session: x.s.id, Authority: x.authority})

@@ -213,7 +213,7 @@ func verify(hostKey, session, signature []byte) error {
 	if err := ssh.Unmarshal(signature, &s); err != nil {
 		return errors.New("the host's signature is malformed")
 	}
-	if s.Format == ssh.KeyAlgoRSA || s.Format == ssh.InsecureKeyAlgoDSA {
+	if s.Format == ssh.KeyAlgoRSA || s.Format == "ssh-dss" {
 		return errors.New("the host's signature is one of SHA-1")
 	}
 	if err := key.Verify(session, &s); err != nil {
