@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -59,6 +60,7 @@ func becomeWorkload() protocol.Exit {
 	if err := unix.CloseRange(specFD, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return failure(fmt.Errorf("closing inherited descriptors: %w", err), "torno needs Linux 5.11 or newer")
 	}
+	heedSignals()
 	p := s.power()
 	if p == machinePower {
 		if err := enterCgroup(); err != nil {
@@ -77,6 +79,11 @@ func becomeWorkload() protocol.Exit {
 	}
 	return execFailure(path, unix.Exec(path, s.Argv, s.Env))
 }
+
+// heedSignals takes back that signals are ignored, as INT is for all that a script starts in the background: execve
+// leaves an ignored signal ignored, and a workload that the person interrupts would go on. One that is caught it makes
+// the default again.
+func heedSignals() { signal.Notify(make(chan os.Signal, 1)) }
 
 func (s spec) power() power {
 	switch {

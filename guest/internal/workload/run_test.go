@@ -6,11 +6,13 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"torno.internal/guest/internal/nstest"
 	"torno.internal/protocol"
@@ -147,6 +149,24 @@ func TestRunEvents(t *testing.T) {
 			h.events <- test.event
 			if diff := cmp.Diff(test.want, wait()); diff != "" {
 				t.Errorf("%s: (-want +got):\n%s", test.name, diff)
+			}
+		}
+	})
+}
+
+// Signals that torno itself was told to ignore, by nohup or a script's &, are the workload's to heed.
+func TestRunHeedsSignals(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		signal.Ignore(unix.SIGINT, unix.SIGHUP)
+		for _, name := range []string{"INT", "HUP"} {
+			h := newHost(t, iotestNever{})
+			wait := h.start(t.Context(), shell("echo ready; exec sleep 100"))
+			if !h.output("ready") {
+				t.Fatal("does not start")
+			}
+			h.events <- protocol.RunEvent{Type: protocol.RunSignal, Signal: name}
+			if got, want := wait(), (protocol.Exit{Code: 128 + int(signals[name]), Signal: name}); got != want {
+				t.Errorf("%s: %v, want %v", name, got, want)
 			}
 		}
 	})
