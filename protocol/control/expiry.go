@@ -36,5 +36,5 @@ func ParseExpiry(text string, now time.Time) (time.Time, error) {
 		}
 		return t.UTC(), nil
 	}
-	return time.Time{}, fmt.Errorf("%q is no moment; write 30d, 12h, 2027-01-31 or 2027-01-31T18:00:00Z", text)
+	return time.Time{}, fmt.Errorf("%q is no moment", text)
 }

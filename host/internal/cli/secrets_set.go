@@ -214,7 +214,7 @@ func (e *entry) complete(cmd *cobra.Command, s *setting) error {
 	if s.expires != "" {
 		var err error
 		if e.meta.Expires, err = control.ParseExpiry(s.expires, e.meta.Created); err != nil {
-			return usageError{fmt.Errorf("--expires: %w", err)}
+			return usageError{&hintError{fmt.Errorf("--expires: %w", err), "30d, 12h, 2027-01-31 or 2027-01-31T18:00:00Z"}}
 		}
 	}
 	if err := control.CheckMeta(e.meta); err != nil {
