@@ -1,8 +1,10 @@
 package main_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -82,7 +84,8 @@ func stopBroker(t *testing.T, socket string) {
 	}
 	_ = syscall.Kill(health.PID, syscall.SIGTERM)
 	for range 200 {
-		if _, err := os.Stat(socket); err != nil || syscall.Kill(health.PID, 0) != nil {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", health.PID)) // the socket goes before the store is closed
+		if err != nil || bytes.Contains(stat, []byte(") Z ")) {
 			return
 		}
 		time.Sleep(50 * time.Millisecond)
