@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// What torno adds to the boot of the bare kernel, of the same runs: 0.6 of it on an idle machine that emulates
+// What torno adds to the boot of the bare kernel, of the same runs: half of it, 0.7 s, on an idle machine that emulates
 // the VM. The bound is more than twice that, for machines that are not idle.
 func TestVMBootFigures(t *testing.T) {
 	needVM(t)
