@@ -219,7 +219,7 @@ func TestRunTerminal(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		pr, pw := io.Pipe()
 		h := newHost(t, pr)
-		w := shell("stty size; tty; test -t 2 && echo err is a terminal; trap 'stty size' WINCH; echo ready; read x; echo got $x; trap 'echo interrupted; exit 5' INT; sleep 100 & echo again; wait")
+		w := shell("stty size; tty; test -t 2 && echo err is a terminal; trap 'stty size' WINCH; echo ready; read x; echo got $x; trap 'echo interrupted; exit 5' INT; sleep 100 & echo again; while :; do wait; done")
 		w.TTY, w.Rows, w.Cols = true, 30, 100
 		wait := h.start(t.Context(), w)
 		expect := func(want string) {
