@@ -146,8 +146,9 @@ $XDG_STATE_HOME/torno); XDG_RUNTIME_DIR holds its sockets (default: /run).`,
 	root.AddCommand(
 		newDemoCommand(), newDoctorCommand(version), newInitCommand(), newServeCommand(version), newReloadCommand(), newRunCommand(),
 		newTrustCommand(), newSecretsCommand(), newKeyCommand(), newStoreCommand(), newSessionsCommand(), newPolicyCommand(), newApprovalsCommand(), newAuditCommand(), newImageCommand(), newWorkspaceCommand(), newVMCommand(),
-		newTUICommand(), newVersionCommand(version),
+		newTUICommand(), newVersionCommand(version), newManualCommand(version),
 	)
+	root.AddCommand(helpTopics()...)
 	return root
 }
 
