@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// A pane is a terminal in tmux with torno tui in it, driven by keys.
+// A pane is a terminal in tmux with torno in it, driven by keys.
 type pane struct {
 	t   *testing.T
 	h   *house
@@ -25,9 +25,15 @@ type pane struct {
 	raw string // a file with all that was written to the terminal
 }
 
-// openPane runs torno tui, with args and more of an environment, in a terminal of columns × rows. When it ends a
-// shell says so, and echoes what is typed.
+// openPane runs torno tui, with args and more of an environment, in a terminal of columns × rows.
 func (h *house) openPane(columns, rows int, env string, args ...string) *pane {
+	h.t.Helper()
+	return h.openTerminal(columns, rows, env, "tui "+strings.Join(args, " "))
+}
+
+// openTerminal runs torno with the shell's words args, and more of an environment, in a terminal of columns × rows. When it
+// ends a shell says so, and echoes what is typed.
+func (h *house) openTerminal(columns, rows int, env, args string) *pane {
 	h.t.Helper()
 	dir, err := os.MkdirTemp("", "pane") // short, for the socket's path
 	if err != nil {
@@ -39,7 +45,7 @@ func (h *house) openPane(columns, rows int, env string, args ...string) *pane {
 		os.RemoveAll(dir)
 	})
 	c := h.command()
-	script := fmt.Sprintf("cd %s; ulimit -c unlimited; %s %s tui %s; code=$?; stty sane; printf 'ended %%d\\n' $code; exec cat", dir, env, c.Path, strings.Join(args, " "))
+	script := fmt.Sprintf("cd %s; ulimit -c unlimited; %s %s %s; code=$?; stty sane; printf 'ended %%d\\n' $code; exec cat", dir, env, c.Path, args)
 	cmd := exec.Command("tmux", "-S", filepath.Join(dir, "s"), "-f", "/dev/null", "new-session", "-d",
 		"-x", strconv.Itoa(columns), "-y", strconv.Itoa(rows), script)
 	cmd.Env = append(c.Env, "TERM=xterm-256color", "LANG=C.UTF-8")

@@ -259,8 +259,9 @@ func (e *entry) askHost(cmd *cobra.Command, s *setting) error {
 		if err != nil {
 			return err
 		}
-		s.hosts = []string{host}
-		if err := e.fromFlags(s); err != nil {
+		own := *s // the answer is about this secret alone
+		own.hosts = []string{host}
+		if err := e.fromFlags(&own); err != nil {
 			return usageError{err}
 		}
 		return nil
