@@ -42,3 +42,35 @@ func TestAskedHostIsForOne(t *testing.T) {
 		}
 	}
 }
+
+// A .env file is shown before it is set, without any of its values, and a person says yes or no.
+func TestEnvFileIsAsked(t *testing.T) {
+	h := newHouse(t, "")
+	h.write("a.env", "ANTHROPIC_API_KEY="+anthropicKey+"\nDATABASE_URL=postgresql://app@db/app\nSHORT='abc'\nPORT=3000\n")
+	file := h.work + "/a.env"
+	h.must("secrets", "set", "my-agent", "SHORT=old", "--host", "api.example.org")
+	seen := ""
+	for _, c := range []struct{ keys, says, ended string }{{"n", "nothing was set", "1"}, {"", "nothing was set", "1"}, {"C-c", "not answered", "1"}, {"y", "SHORT: set, version 2", "0"}} {
+		p := h.openTerminal(140, 30, "", "secrets set my-agent --from-env-file "+file+" ANTHROPIC_API_KEY SHORT DATABASE_URL")
+		p.until(`(?s)ANTHROPIC_API_KEY +new +x-api-key +api.anthropic.com +preset anthropic
+DATABASE_URL +new +exposed +inside the VM +preset database-url
+SHORT +new version 2 +bearer, weak +api.example.org +version before
+Set these secrets\? \[y/N\]`)
+		if n := len(h.listed("my-agent")); n != 1 {
+			t.Fatalf("%d secrets before an answer", n)
+		}
+		if c.keys != "" {
+			p.press(c.keys)
+		}
+		p.press("Enter")
+		p.until(`(?s)` + c.says + `.*ended ` + c.ended)
+		seen += p.everything()
+	}
+	got := h.listed("my-agent")
+	if len(got) != 3 || got["ANTHROPIC_API_KEY"].Version != 1 || got["DATABASE_URL"].Expose != control.ExposeEnv || got["SHORT"].Version != 2 {
+		t.Errorf("%+v", got)
+	}
+	if n := runsOf(anthropicKey[len("sk-ant-api03-"):], seen) + runsOf("app@db/app", seen); n > 0 {
+		t.Errorf("%d runs of a value were on the screen", n)
+	}
+}

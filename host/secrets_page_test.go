@@ -28,6 +28,7 @@ func TestSecretsPage(t *testing.T) {
 	for name, text := range map[string]string{
 		"anthropic.key": "sk-ant-made-up-0123456789abcdef\n",
 		"acme.token":    "acme-made-up-0123456789abcdef\n",
+		"app.env":       "PORT=3000\nANTHROPIC_API_KEY=sk-ant-made-up-0123456789abcdef\nDATABASE_URL='postgresql://app@db/app'\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)

@@ -38,8 +38,54 @@ type entry struct {
 	fetched  bool // value is there
 	meta     control.Meta
 	prefixes []string // public prefixes of real values, by the preset
+	named    bool     // on the command line, and not in a .env file alone
+	kept     bool     // it goes where the version before went
 
 	ifVersion int // that it must be at; -1: any
+}
+
+// collect makes an entry of each argument, or of what the .env file holds, lets describe say what it is and reads its
+// value. The caller wipes them (wipeEntries); beside an error there are none.
+func collect(cmd *cobra.Command, agent string, args []string, s *setting, describe func(*entry) error) (entries []*entry, err error) {
+	defer func() {
+		if err != nil {
+			wipeEntries(entries)
+			entries = nil
+		}
+	}()
+	if entries, err = s.entries(cmd, args); err != nil {
+		return entries, err
+	}
+	if err := describeAll(cmd, agent, entries, s, describe); err != nil {
+		return entries, err
+	}
+	for _, e := range entries {
+		if err := e.read(cmd); err != nil {
+			return entries, err
+		}
+	}
+	return entries, nil
+}
+
+// entries parses the arguments, or the .env file. Beside an error it returns what is to be wiped.
+func (s *setting) entries(cmd *cobra.Command, args []string) (entries []*entry, err error) {
+	if s.envFile != "" {
+		return s.readEnvFile(cmd, args)
+	}
+	for _, arg := range args {
+		e, err := parseEntry(arg)
+		if err != nil {
+			return entries, err
+		}
+		entries = append(entries, e)
+	}
+	return entries, nil
+}
+
+func wipeEntries(entries []*entry) {
+	for _, e := range entries {
+		e.value.Wipe()
+	}
 }
 
 // parseEntry reads KEY=VALUE, KEY, KEY=- or KEY=@FILE.
@@ -48,7 +94,7 @@ func parseEntry(arg string) (*entry, error) {
 	if !control.ValidKey(key) {
 		return nil, usageError{&hintError{fmt.Errorf("%q is not a secret's name", key), "a name is " + control.KeyGrammar}}
 	}
-	e := &entry{key: key, ifVersion: -1}
+	e := &entry{key: key, named: true, ifVersion: -1}
 	switch {
 	case !assigned:
 		e.source = sourcePrompt
@@ -65,8 +111,10 @@ func parseEntry(arg string) (*entry, error) {
 }
 
 // shown is the argument as it may be repeated: without the value.
-func (e *entry) shown() string {
+func (e *entry) shown(s *setting) string {
 	switch e.source {
+	case sourceEnvFile:
+		return "--from-env-file " + s.envFile + " " + e.key
 	case sourceInput:
 		return e.key + "=-"
 	case sourceFile:

@@ -28,6 +28,7 @@ type fakeBroker struct {
 	metas     []control.Meta
 	values    map[string]string // by name, as opened
 	conflicts int               // how many sets still to refuse
+	meanwhile *control.Meta     // what somebody else has set when one is refused
 	trusted   map[string]control.TrustedFile
 	sessions  []control.SessionInfo
 	asked     []string // method and path of each request
@@ -149,8 +150,12 @@ func (b *fakeBroker) set(body io.Reader) (any, *control.Error) {
 	}
 	if b.conflicts > 0 {
 		b.conflicts--
+		if b.meanwhile != nil {
+			b.metas = append(b.metas, *b.meanwhile)
+		}
 		return nil, &control.Error{Code: control.CodeConflict, Message: "somebody else was first", Hint: "try again"}
 	}
+	infos := []control.SecretInfo{}
 	for _, s := range all {
 		value, err := b.key.Open(s.Sealed, control.AssociatedData(s.Meta, s.KeyID))
 		if err != nil {
@@ -161,8 +166,9 @@ func (b *fakeBroker) set(body io.Reader) (any, *control.Error) {
 		}
 		b.metas = append([]control.Meta{s.Meta}, b.metas...)
 		b.values[s.Meta.Name] = string(value.AppendTo(nil))
+		infos = append(infos, control.SecretInfo{Meta: s.Meta})
 	}
-	return []control.SecretInfo{}, nil
+	return infos, nil
 }
 
 func fakePresets(name string) []control.Preset {

@@ -38,6 +38,13 @@ func ask(cmd *cobra.Command, question string) (string, error) {
 	return strings.TrimSpace(string(line.AppendTo(nil))), err
 }
 
+// agreed asks a question on the terminal that yes or no answers.
+func agreed(cmd *cobra.Command, question string) (bool, error) {
+	answer, err := ask(cmd, question)
+	a := strings.ToLower(answer)
+	return err == nil && (a == "y" || a == "yes"), err
+}
+
 // promptTwice asks for a value without showing it, and again to catch a slip.
 func promptTwice(cmd *cobra.Command, key string) (secret.Value, error) {
 	if !isTerminal(os.Stdin) {

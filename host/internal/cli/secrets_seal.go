@@ -56,7 +56,7 @@ func newSecretsSealCommand() *cobra.Command {
 	var s setting
 	var to string
 	cmd := &cobra.Command{
-		Use:   "seal --to FILE AGENT KEY=VALUE… | KEY | KEY=- | KEY=@FILE",
+		Use:   "seal --to FILE AGENT KEY=VALUE… | KEY | KEY=- | KEY=@FILE | --from-env-file FILE [KEY…]",
 		Short: "Seal secrets on a machine without a broker",
 		Long: `Seal secrets to a broker's public key (torno secrets export-public-key) on another
 machine, and print what torno secrets import takes there. No broker is asked, and
@@ -68,7 +68,7 @@ on the way. Values and flags are as with torno secrets set; flags go with exactl
 one KEY.`,
 		Example: `  torno secrets seal --to broker.pub my-agent ANTHROPIC_API_KEY >sealed
   torno secrets seal --to broker.pub my-agent ACME_TOKEN=@token --host api.acme.example >sealed`,
-		Args: rangeArgs(2, -1),
+		Args: s.args,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return sealSecrets(cmd, to, args[0], args[1:], &s)
 		},
@@ -80,39 +80,27 @@ one KEY.`,
 }
 
 func sealSecrets(cmd *cobra.Command, to, agent string, args []string, s *setting) error {
-	if err := checkSetting(agent, args, s); err != nil {
+	if err := s.check(agent, args); err != nil {
 		return err
 	}
 	key, err := readPublicKey(to)
 	if err != nil {
 		return err
 	}
-	entries := make([]*entry, 0, len(args))
-	defer func() {
-		for _, e := range entries {
-			e.value.Wipe()
-		}
-	}()
-	for _, arg := range args {
-		e, err := parseEntry(arg)
-		if err != nil {
-			return err
-		}
-		entries = append(entries, e)
+	entries, err := collect(cmd, agent, args, s, func(e *entry) error {
 		var presets []control.Preset
 		if p, ok := broker.LookupPreset(e.key); ok {
 			presets = append(presets, p)
 		}
 		e.begin(agent, s, presets)
-		if err := e.complete(cmd, s); err != nil {
-			return err
-		}
+		return e.complete(cmd, s)
+	})
+	if err != nil {
+		return err
 	}
+	defer wipeEntries(entries)
 	var out bytes.Buffer
 	for _, e := range entries {
-		if err := e.read(cmd); err != nil {
-			return err
-		}
 		if err := e.seal(&out, key); err != nil {
 			return fmt.Errorf("sealing %s: %w", e.key, err)
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"os"
 	"slices"
@@ -28,6 +29,7 @@ type setting struct {
 	ifVersion      int // -1: whatever it is at
 	replace        []string
 	overlap        bool
+	envFile        string // a .env file that the values are in; "-": standard input
 }
 
 func (s *setting) given() bool {
@@ -36,8 +38,9 @@ func (s *setting) given() bool {
 
 func newSecretsSetCommand() *cobra.Command {
 	var s setting
+	var yes, asJSON bool
 	cmd := &cobra.Command{
-		Use:   "set AGENT KEY=VALUE… | KEY | KEY=- | KEY=@FILE",
+		Use:   "set AGENT KEY=VALUE… | KEY | KEY=- | KEY=@FILE | --from-env-file FILE [KEY…]",
 		Short: "Set one or more secrets",
 		Long: `Set one or more secrets, all or none.
 
@@ -48,6 +51,10 @@ func newSecretsSetCommand() *cobra.Command {
 
 A final newline of an input or file is not part of the value. A value that is
 "-" or begins with "@" goes in by prompt, standard input or file.
+
+--from-env-file sets what a .env file holds, or the KEYs of it that are named:
+it shows what it will do, without values, and asks; --yes is for scripts. What
+programs read in different ways in such files is refused, with its line.
 
 What a well-known name means, such as ANTHROPIC_API_KEY, is a preset: where the
 secret goes and how. Any other needs --host, and says how with --header or --as;
@@ -85,14 +92,21 @@ editing a file, and nobody reads it back, not even who set it.`,
   torno secrets set my-agent ACME_TOKEN=@token --host api.acme.example
   torno secrets set my-agent AWS_PROD=@keys --as sigv4:service=s3,region=eu-central-1 --host my-bucket.s3.eu-central-1.amazonaws.com
   torno secrets set my-agent CUSTOM_API_SECRET=- --host api.example.org --header "X-Custom-Auth: {CUSTOM_API_SECRET}"
-  torno secrets set my-agent WIKI_PASSWORD --host wiki.example.org --as basic:user=me@example.org`,
-		Args:              rangeArgs(2, -1),
-		ValidArgsFunction: completeSecrets,
+  torno secrets set my-agent WIKI_PASSWORD --host wiki.example.org --as basic:user=me@example.org
+  torno secrets set my-agent --from-env-file .env
+  torno secrets set my-agent --from-env-file .env ANTHROPIC_API_KEY OPENAI_API_KEY`,
+		Args:              s.args,
+		ValidArgsFunction: s.completeKeys,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return setSecrets(cmd, args[0], args[1:], &s)
+			if yes && s.envFile == "" {
+				return usageError{errors.New("--yes goes with --from-env-file; nothing else asks")}
+			}
+			return setSecrets(cmd, args[0], args[1:], &s, yes, asJSON)
 		},
 	}
 	s.flags(cmd)
+	cmd.Flags().BoolVar(&yes, "yes", false, "with --from-env-file: set without asking")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print what was set as JSON")
 	return cmd
 }
 
@@ -109,55 +123,65 @@ func (s *setting) flags(cmd *cobra.Command) {
 	f.StringSliceVar(&s.replace, "placeholder-in", nil, "replace its placeholder in content: form, json")
 	f.BoolVar(&s.overlap, "allow-exposed-overlap", false, "it may share bytes with what is visible inside the VM, and is not masked")
 	f.IntVar(&s.ifVersion, "if-version", -1, "set it only if it is at version `N` now; 0: if it was never set")
+	f.StringVar(&s.envFile, "from-env-file", "", "`file` with the values, one KEY=VALUE a line; - is standard input")
 	_ = cmd.RegisterFlagCompletionFunc("rotation", cobra.FixedCompletions([]string{"pin", "follow"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("expose", cobra.FixedCompletions([]string{"env"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("as", completeSchemes) // fails for an unknown flag
 }
 
-// checkSetting checks what can be without asking anybody.
-func checkSetting(agent string, args []string, s *setting) error {
+// args accepts an agent and keys; the file may name them.
+func (s *setting) args(cmd *cobra.Command, args []string) error {
+	if s.envFile != "" {
+		return rangeArgs(1, -1)(cmd, args)
+	}
+	return rangeArgs(2, -1)(cmd, args)
+}
+
+// check checks what can be without asking anybody.
+func (s *setting) check(agent string, args []string) error {
 	if !control.ValidAgent(agent) {
 		return usageError{&hintError{fmt.Errorf("%q is not an agent's name", agent), "a name is " + control.AgentGrammar}}
 	}
-	if (s.given() || s.ifVersion >= 0 || len(s.replace) > 0) && len(args) > 1 {
+	return s.checkCount(len(args))
+}
+
+// checkCount refuses flags that are about one secret where there are several.
+func (s *setting) checkCount(secrets int) error {
+	if (s.given() || s.ifVersion >= 0 || len(s.replace) > 0) && secrets > 1 {
 		return usageError{&hintError{errors.New("--host, --header, --as, --expose, --placeholder-in and --if-version go with exactly one KEY"), "set the others with a command of their own"}}
 	}
 	return nil
 }
 
-func setSecrets(cmd *cobra.Command, agent string, args []string, s *setting) error {
-	if err := checkSetting(agent, args, s); err != nil {
+func setSecrets(cmd *cobra.Command, agent string, args []string, s *setting, yes, asJSON bool) error {
+	if err := s.check(agent, args); err != nil {
 		return err
 	}
 	c, err := ensure(cmd.Context())
 	if err != nil {
 		return err
 	}
-	entries := make([]*entry, 0, len(args))
-	defer func() {
-		for _, e := range entries {
-			e.value.Wipe()
-		}
-	}()
-	for _, arg := range args {
-		e, err := parseEntry(arg)
-		if err != nil {
-			return err
-		}
-		entries = append(entries, e)
-		if err := e.describe(cmd, c, agent, s); err != nil {
-			return err
-		}
-	}
-	for _, e := range entries {
-		if err := e.read(cmd); err != nil {
-			return err
-		}
-	}
-	if err := store(cmd.Context(), c, entries); err != nil {
+	entries, err := collect(cmd, agent, args, s, func(e *entry) error { return e.describe(cmd, c, agent, s) })
+	if err != nil {
 		return err
 	}
-	announce(cmd, entries)
+	defer wipeEntries(entries)
+	if s.envFile != "" {
+		if err := s.confirm(cmd, c, entries, yes); err != nil {
+			return err
+		}
+	}
+	infos, err := store(cmd.Context(), c, entries)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		if err := printJSON(cmd.OutOrStdout(), infos); err != nil {
+			return err
+		}
+	}
+	announce(cmd, entries, asJSON)
+	s.noteFile(cmd)
 	return nil
 }
 
@@ -244,6 +268,7 @@ func (e *entry) keepCustom(ctx context.Context, c *client) error {
 	for _, i := range infos {
 		if i.Name == e.key && !i.Missing && i.Broken == "" && i.Preset == "" {
 			e.meta.Audience, e.meta.Inject, e.meta.Expose, e.meta.Preset = i.Audience, i.Inject, i.Expose, ""
+			e.kept = true
 		}
 		if i.Name == e.key && !i.Missing && i.Broken == "" {
 			e.meta.Replace, e.meta.Rotation = i.Replace, cmp.Or(e.meta.Rotation, i.Rotation)
@@ -252,8 +277,12 @@ func (e *entry) keepCustom(ctx context.Context, c *client) error {
 	return nil
 }
 
-// askHost asks for the host that no preset and no flag named; without a terminal it says what to type.
+// askHost asks for the host that no preset and no flag named; without a terminal it says what to type. Nobody is asked
+// about what merely stands in a file.
 func (e *entry) askHost(cmd *cobra.Command, s *setting) error {
+	if e.source == sourceEnvFile && !e.named {
+		return errNoPreset
+	}
 	if isTerminal(os.Stdin) && e.source != sourceInput {
 		host, err := ask(cmd, fmt.Sprintf("Host that %s may be sent to (such as api.example.org): ", e.key))
 		if err != nil {
@@ -268,7 +297,7 @@ func (e *entry) askHost(cmd *cobra.Command, s *setting) error {
 	}
 	return usageError{&hintError{
 		fmt.Errorf("no preset knows %s: say where it may be sent", e.key),
-		fmt.Sprintf("torno secrets set %s %s%s --host HOST", e.meta.Agent, e.shown(), headerFlags(s)),
+		fmt.Sprintf("torno secrets set %s %s%s --host HOST", e.meta.Agent, e.shown(s), headerFlags(s)),
 	}}
 }
 
@@ -281,22 +310,23 @@ func headerFlags(s *setting) string {
 }
 
 // store seals the values to the broker's key and hands them over, all or none. If somebody set one of
-// them meanwhile it tries once more.
-func store(ctx context.Context, c *client, entries []*entry) error {
+// them meanwhile it tries once more. It returns what was set.
+func store(ctx context.Context, c *client, entries []*entry) ([]control.SecretInfo, error) {
 	var conflict error
 	for range 2 {
 		sealed, err := sealAll(ctx, c, entries)
 		if err != nil {
-			return err
+			return nil, err
 		}
+		var infos []control.SecretInfo
 		var e *control.Error
-		err = c.do(ctx, "POST", control.PathSecrets, sealed, nil)
+		err = c.do(ctx, "POST", control.PathSecrets, sealed, &infos)
 		if !errors.As(err, &e) || e.Code != control.CodeConflict {
-			return err
+			return infos, err
 		}
 		conflict = err
 	}
-	return conflict
+	return nil, conflict
 }
 
 func sealAll(ctx context.Context, c *client, entries []*entry) ([]control.SealedSecret, error) {
@@ -337,9 +367,12 @@ func (e *entry) nextVersion(ctx context.Context, c *client) error {
 	return e.checkVersion(next.Version - 1)
 }
 
-// announce says what was set, and what everybody should know about it.
-func announce(cmd *cobra.Command, entries []*entry) {
+// announce says what was set, unless that has been said as JSON, and what everybody should know about it.
+func announce(cmd *cobra.Command, entries []*entry, said bool) {
 	out, notes := cmd.OutOrStdout(), cmd.ErrOrStderr()
+	if said {
+		out = io.Discard
+	}
 	visible := false
 	for _, e := range entries {
 		m := e.meta

@@ -6,7 +6,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -123,11 +122,9 @@ func (t *trustable) approve(cmd *cobra.Command, c *client, yes bool) error {
 		if !isTerminal(os.Stdin) {
 			return &hintError{errors.New("no terminal to ask on"), "--yes approves without asking"}
 		}
-		answer, err := ask(cmd, fmt.Sprintf("Trust this file for agent %s? [y/N] ", t.file.Agent))
-		if err != nil {
+		if ok, err := agreed(cmd, fmt.Sprintf("Trust this file for agent %s? [y/N] ", t.file.Agent)); err != nil {
 			return err
-		}
-		if a := strings.ToLower(answer); a != "y" && a != "yes" {
+		} else if !ok {
 			return errors.New("not trusted")
 		}
 	}

@@ -83,6 +83,6 @@ func (d desk) Follow(ctx context.Context, path string) (io.ReadCloser, error) {
 func (d desk) Set(ctx context.Context, m control.Meta, value secret.Value) (control.Meta, error) {
 	m.By = setter(sourceDesk)
 	e := &entry{key: m.Name, value: value, meta: m, ifVersion: -1}
-	err := store(ctx, d.c, []*entry{e})
+	_, err := store(ctx, d.c, []*entry{e})
 	return e.meta, err
 }
