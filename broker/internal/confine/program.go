@@ -1,0 +1,88 @@
+package confine
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// MaxProgram bounds a program, in bytes.
+const MaxProgram = 512 << 20
+
+// ErrChanged is matched by the error about a program that is not the one that was declared.
+var ErrChanged = errors.New("its SHA-256 is another")
+
+// OpenProgram copies the program at path into memory that nobody can write, not even who may write the file, and
+// returns the copy if its SHA-256 is sum: what is executed is what was checked. On ErrChanged got is what it is.
+func OpenProgram(path string, sum [sha256.Size]byte) (program *os.File, got [sha256.Size]byte, err error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO opens, and is refused
+	if err != nil {
+		return nil, got, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, got, err
+	case !info.Mode().IsRegular():
+		return nil, got, fmt.Errorf("%q is no file", path)
+	case info.Size() > MaxProgram:
+		return nil, got, fmt.Errorf("%q has %d bytes, at most %d are executed", path, info.Size(), MaxProgram)
+	}
+	program, got, err = copyProgram(f, sum)
+	if err != nil {
+		return nil, got, fmt.Errorf("%q: %w", path, err)
+	}
+	return program, got, nil
+}
+
+// copyProgram copies what r reads.
+func copyProgram(r io.Reader, sum [sha256.Size]byte) (program *os.File, got [sha256.Size]byte, err error) {
+	fd, err := unix.MemfdCreate("torno-plugin", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.3 all of them are executable
+		fd, err = unix.MemfdCreate("torno-plugin", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	}
+	if err != nil {
+		return nil, got, &Error{fmt.Errorf("memory for the program: %w", err), "sysctl vm.memfd_noexec must not be 2"}
+	}
+	program = os.NewFile(uintptr(fd), "program")
+	defer func() {
+		if err != nil {
+			program.Close()
+			program = nil
+		}
+	}()
+	hash, head := sha256.New(), &prefix{}
+	n, err := io.Copy(io.MultiWriter(program, hash, head), io.LimitReader(r, MaxProgram+1))
+	if err != nil {
+		return nil, got, err
+	}
+	if hash.Sum(got[:0]); got != sum {
+		return nil, got, ErrChanged
+	}
+	if n > MaxProgram || !bytes.Equal(head.text, []byte("\x7fELF")) {
+		return nil, got, &Error{errors.New("it is not an executable of this system"), "a script has an interpreter, which nobody would check: build a program"}
+	}
+	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+	if _, err := unix.FcntlInt(program.Fd(), unix.F_ADD_SEALS, seals); err != nil {
+		return nil, got, fmt.Errorf("sealing the program: %w", err)
+	}
+	// A program that its own user can't read is one whose memory no other process of that user can.
+	if err := unix.Fchmod(int(program.Fd()), 0o111); err != nil {
+		return nil, got, err
+	}
+	return program, got, nil
+}
+
+// prefix keeps the first four bytes.
+type prefix struct{ text []byte }
+
+func (p *prefix) Write(b []byte) (int, error) {
+	p.text = append(p.text, b[:min(len(b), 4-len(p.text))]...)
+	return len(b), nil
+}
