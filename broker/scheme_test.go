@@ -43,9 +43,9 @@ func openedAs(t testing.TB, up http.Handler, as, value string) (*desk, func() *p
 	}
 }
 
-// TestSchemes sends a request with each kind of credential over HTTP/1.1 and HTTP/2, beside one of the workload's own. What
+// TestRowS18Schemes sends a request with each kind of credential over HTTP/1.1 and HTTP/2, beside one of the workload's own. What
 // arrives is ours alone, what comes back is masked, and the audit has neither.
-func TestSchemes(t *testing.T) {
+func TestRowS18Schemes(t *testing.T) {
 	const own = "own-0a1b2c3d4e5f60718293"
 	basic := func(plain string) string { return "Basic " + base64.StdEncoding.EncodeToString([]byte(plain)) }
 	tests := []struct {

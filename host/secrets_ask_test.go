@@ -3,7 +3,9 @@ package main_test
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"torno.internal/protocol/control"
 )
@@ -72,5 +74,30 @@ Set these secrets\? \[y/N\]`)
 	}
 	if n := runsOf(anthropicKey[len("sk-ant-api03-"):], seen) + runsOf("app@db/app", seen); n > 0 {
 		t.Errorf("%d runs of a value were on the screen", n)
+	}
+}
+
+// S1: what is typed at the prompt is not on the screen, not while it is typed and not afterwards, nor what is corrected.
+func TestMissionS1Prompt(t *testing.T) {
+	h := newHouse(t, "")
+	const value = "typed-made-up-0918273645fedcba"
+	p := h.openTerminal(100, 30, "", "secrets set my-agent ACME_TOKEN --host api.acme.example")
+	for _, question := range []string{`ACME_TOKEN \(not shown\):`, `ACME_TOKEN again:`} {
+		p.until(question + `\s*$`)
+		p.write("wrong" + value)
+		p.press("C-u")
+		p.write(value + "x")
+		p.press("BSpace", "Enter")
+	}
+	p.until(`(?s)ACME_TOKEN: set, version 1, goes to api.acme.example as bearer.*ended 0`)
+	if n := runsOf(value, p.everything()+p.written()); n > 0 {
+		t.Errorf("%d runs of the value were on the screen", n)
+	}
+	p.write("shown-now") // the control: the terminal shows what is typed again
+	p.until(`shown-now`)
+	for deadline := time.Now().Add(patience); !strings.Contains(p.written(), "shown-now"); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("what is shown is not kept")
+		}
 	}
 }

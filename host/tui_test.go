@@ -82,6 +82,16 @@ func (p *pane) everything() string {
 	return p.tmux("", "capture-pane", "-p", "-J", "-S", "-", "-E", "-")
 }
 
+// written is all that was written to the terminal so far.
+func (p *pane) written() string {
+	p.t.Helper()
+	raw, err := os.ReadFile(p.raw)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return string(raw)
+}
+
 // until waits until the screen matches.
 func (p *pane) until(pattern string) string {
 	p.t.Helper()
