@@ -3,6 +3,7 @@ package credential
 import (
 	"strings"
 
+	"torno.internal/broker/internal/spelling"
 	"torno.internal/protocol"
 	"torno.internal/protocol/secret"
 )
@@ -48,5 +49,5 @@ func (c cookie) is(pair string) bool {
 	if strings.ContainsAny(pair, `",`) {
 		return true
 	}
-	return query(c).is(pair)
+	return spelling.IsParameter(pair, c.name)
 }

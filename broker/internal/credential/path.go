@@ -3,6 +3,7 @@ package credential
 import (
 	"strings"
 
+	"torno.internal/broker/internal/spelling"
 	"torno.internal/protocol"
 	"torno.internal/protocol/control"
 	"torno.internal/protocol/secret"
@@ -69,8 +70,8 @@ func (p path) rest(target string) (string, bool) {
 // leadsElsewhere reports whether the path of target has a dot segment, or what some server takes for one.
 func leadsElsewhere(target string) bool {
 	path, _, _ := strings.Cut(target, "?")
-	for range maxDecodings {
-		path = unescape(path, "%")
+	for range spelling.MaxDecodings {
+		path = spelling.Unescape(path, "%")
 	}
 	for segment := range strings.FieldsFuncSeq(path, func(r rune) bool { return r == '/' || r == '\\' }) {
 		segment, _, _ = strings.Cut(segment, ";")

@@ -3,6 +3,7 @@ package credential
 import (
 	"strings"
 
+	"torno.internal/broker/internal/spelling"
 	"torno.internal/protocol"
 	"torno.internal/protocol/secret"
 )
@@ -26,47 +27,7 @@ func (q query) Apply(value secret.Value, req *protocol.Request) ([]Field, error)
 }
 
 // StripTarget cuts the parameter out of the query, and leaves all others as they are.
-func (q query) StripTarget(target string) string {
-	path, rest, found := strings.Cut(target, "?")
-	if !found {
-		return target
-	}
-	var kept []string
-	for pair := range strings.SplitSeq(rest, "&") {
-		// Some servers part parameters by semicolons as well: then all of them go together.
-		own := false
-		for part := range strings.SplitSeq(pair, ";") {
-			own = own || q.is(part)
-		}
-		if !own {
-			kept = append(kept, pair)
-		}
-	}
-	if len(kept) == 0 {
-		return path
-	}
-	return path + "?" + strings.Join(kept, "&")
-}
-
-// is reports whether some server may take the parameter pair for ours: encoded once or over, in another case,
-// with an underscore for a hyphen or a dot, or, as PHP and Rails have it, with an index or white space around it.
-func (q query) is(pair string) bool {
-	name, _, _ := strings.Cut(pair, "=")
-	for range maxDecodings {
-		name = strings.ReplaceAll(unescape(name, "%"), "+", " ")
-	}
-	name, _, _ = strings.Cut(name, "=")
-	name, _, _ = strings.Cut(strings.TrimLeft(name, " \t\r\n\x00"), "[")
-	name, _, _ = strings.Cut(name, "\x00")
-	return foldParameter(strings.TrimRight(name, " ")) == foldParameter(q.name)
-}
-
-// maxDecodings is how often over a name may be percent-encoded.
-const maxDecodings = 3
-
-func foldParameter(name string) string {
-	return strings.NewReplacer("-", "_", ".", "_", " ", "_").Replace(strings.ToLower(name))
-}
+func (q query) StripTarget(target string) string { return spelling.DropParameter(target, q.name) }
 
 // appendEscaped appends value, percent-encoded but for what RFC 3986 §2.3 calls unreserved and what keep holds.
 func appendEscaped(b []byte, value secret.Value, keep string) []byte {

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"strings"
 
+	"torno.internal/broker/internal/spelling"
 	"torno.internal/protocol/control"
 )
 
@@ -30,12 +31,12 @@ func look(text string, views int, f func(before, from string) bool) bool {
 		return true
 	}
 	if strings.IndexByte(text, '%') >= 0 {
-		if plain := unescape(text, "%"); len(plain) < len(text) && !look(plain, views-1, f) {
+		if plain := spelling.Unescape(text, "%"); len(plain) < len(text) && !look(plain, views-1, f) {
 			return false
 		}
 	}
 	if strings.Contains(text, `\u`) {
-		if plain := unescape(text, `\u00`); len(plain) < len(text) && !look(plain, views-1, f) {
+		if plain := spelling.Unescape(text, `\u00`); len(plain) < len(text) && !look(plain, views-1, f) {
 			return false
 		}
 	}
@@ -61,34 +62,6 @@ func marksIn(text string, f func(before, from string) bool) bool {
 		}
 		start = i + len(control.PlaceholderMark)
 	}
-}
-
-// unescape replaces lead and two hexadecimal digits by the byte that they mean and leaves everything
-// else alone.
-func unescape(s, lead string) string {
-	b := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
-		if rest := s[i:]; len(rest) >= len(lead)+2 && strings.HasPrefix(rest, lead) {
-			hi, lo := hexDigit(rest[len(lead)]), hexDigit(rest[len(lead)+1])
-			if hi >= 0 && lo >= 0 {
-				b = append(b, byte(hi<<4|lo))
-				i += len(lead) + 1
-				continue
-			}
-		}
-		b = append(b, s[i])
-	}
-	return string(b)
-}
-
-func hexDigit(c byte) int {
-	switch {
-	case '0' <= c && c <= '9':
-		return int(c - '0')
-	case 'a' <= c|0x20 && c|0x20 <= 'f':
-		return int(c|0x20-'a') + 10
-	}
-	return -1
 }
 
 // isSeparator reports whether r cannot be part of base64 in either alphabet. Padding is no part either:
