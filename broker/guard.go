@@ -65,7 +65,7 @@ func (s *live) guard(a protocol.Authority, bound []credential.Secret) *guarded {
 	for _, b := range bound {
 		g.ranges = g.ranges || b.Preset().Ranges
 		g.minted.add(b.Meta)
-		signers = signers && b.Meta.Signs()
+		signers = signers && b.Meta.Signs() && !b.Meta.Reveals()
 		if b.Value.Len() > 0 && !b.Meta.Overlap { // else it was revoked before this broker could know it
 			key += fmt.Sprintf(" %s@%d", b.Meta.Name, b.Meta.Version)
 		}

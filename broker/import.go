@@ -85,7 +85,7 @@ func (b *Broker) reseal(agent string, s control.SealedSecret) (control.SealedSec
 	}
 	s.Meta.Version = last + 1
 	err = value.Use(func(v []byte) (err error) {
-		s.Meta.Weak = s.Meta.Expose == control.ExposeNone && control.IsWeak(v, s.Meta.PublicPrefixes(v, credential.Secret{Meta: s.Meta}.Preset().Prefix))
+		s.Meta.Weak = s.Meta.IsWeak(v, credential.Secret{Meta: s.Meta}.Preset().Prefix)
 		pk := b.store.Public()
 		s.KeyID = pk.ID()
 		s.Sealed, err = pk.Seal(v, control.AssociatedData(s.Meta, s.KeyID))

@@ -84,7 +84,7 @@ var reasonTable = [reasonCount]reasonRow{
 	ReasonAmbiguousPath:       {"ambiguous_path", 403, "The path means one thing to a rule as sent and another when normalised; send it normalised."},
 	ReasonAmbiguousCredential: {"ambiguous_credential", 403, "Several secrets fit this host; send the placeholder of the one that you mean."},
 	ReasonPlaceholder:         {"placeholder_blocked", 403, "A placeholder was sent to a host that its secret is not bound to."},
-	ReasonUnsignable:          {"unsignable", 403, "The request cannot be signed as it stands; sign it with the placeholder keys, in its fields, for the secret's own service and region."},
+	ReasonUnsignable:          {"unsignable", 403, "The request cannot be signed as it stands: it lacks something that is signed, or its own signature or digest is for something else."},
 	ReasonInsecureScheme:      {"insecure_scheme", 403, "A secret is bound to this host and never goes over plain http; use https."},
 	ReasonForbiddenAddress:    {"forbidden_address", 403, "The name resolves to a private, loopback or otherwise special address."},
 	ReasonUnknownName:         {"unknown_name", 502, "The broker could not resolve the host's name."},

@@ -165,7 +165,7 @@ func (f *secretForm) submit(w *world, a asker) tea.Cmd {
 	}
 	value := f.value.take()
 	err = value.Use(func(v []byte) error {
-		m.Weak = m.Expose == control.ExposeNone && control.IsWeak(v, prefixes)
+		m.Weak = m.IsWeak(v, prefixes)
 		return control.CheckValue(m, v)
 	})
 	if err != nil {

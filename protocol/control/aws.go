@@ -24,7 +24,17 @@ func checkScopePart(_, value string) error {
 }
 
 // Signs reports whether the secret that m describes never goes out, and proofs made with it do.
-func (m Meta) Signs() bool { return m.Inject.Scheme == SchemeSigV4 || m.Inject.Scheme == SchemeMessage }
+func (m Meta) Signs() bool { return schemes[m.Inject.Scheme].signs }
+
+// Reveals reports whether proofs made with the secret hold a part of it: the host that gets them could repeat it, and nobody else
+// may have one.
+func (m Meta) Reveals() bool {
+	if m.Inject.Scheme != SchemeHMAC {
+		return false
+	}
+	h, err := ParseHMAC(m.Inject)
+	return err == nil && h.Reveals()
+}
 
 // AWSKeys are the parts of a secret of SchemeSigV4. They share memory with its value.
 type AWSKeys struct {
@@ -65,8 +75,8 @@ func checkAWSKeys(_ Injector, value []byte) error {
 	return err
 }
 
-// PublicPrefixes returns the beginnings of value that are no secret: what is in prefixes, and the id of a key that signs.
-func (m Meta) PublicPrefixes(value []byte, prefixes []string) []string {
+// publicPrefixes returns the beginnings of value that are no secret: what is in prefixes, and the id of a key that signs.
+func (m Meta) publicPrefixes(value []byte, prefixes []string) []string {
 	id, _, ok := bytes.Cut(value, []byte(":"))
 	if !ok || m.Inject.Scheme != SchemeSigV4 {
 		return prefixes

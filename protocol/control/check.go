@@ -154,6 +154,14 @@ func checkFields(key string, fields []FieldTemplate) error {
 // describes. Its errors never quote the value. It is asked when a secret is set and again each time that
 // a credential is made of it, because between the two lies a file.
 func CheckValue(m Meta, value []byte) error {
+	if err := CheckAnyValue(value); err != nil || m.Expose == ExposeEnv {
+		return err
+	}
+	return schemes[m.Inject.Scheme].value(m.Inject, value)
+}
+
+// CheckAnyValue is the part of CheckValue that holds for every secret.
+func CheckAnyValue(value []byte) error {
 	switch {
 	case len(value) == 0:
 		return errors.New("the value is empty")
@@ -163,8 +171,6 @@ func CheckValue(m Meta, value []byte) error {
 		return errors.New("the value holds a NUL byte")
 	case bytes.Contains(value, []byte(PlaceholderMark)):
 		return errors.New("the value is a placeholder that torno made, not the real one")
-	case m.Expose == ExposeEnv:
-		return nil
 	}
-	return schemes[m.Inject.Scheme].value(m.Inject, value)
+	return nil
 }

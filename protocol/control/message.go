@@ -64,7 +64,7 @@ func checkComponents(_, list string) error {
 		case name == "@query-param" && param != "" && checkParameterName("", param) == nil:
 		case with || name != strings.ToLower(name) || !slices.Contains(derived, name) && !protocol.IsToken(name):
 			return fmt.Errorf("%q is not a component of a request: %s, @query-param;name=NAME or a field's name", c, strings.Join(derived, ", "))
-		case name == "host" || name == "content-length" || isReserved(name) && name != "content-type" && name != "date":
+		case !isSignable(name):
 			return fmt.Errorf("field %q may change on its way, so it can't be signed", name)
 		}
 		names = append(names, c)
@@ -75,6 +75,18 @@ func checkComponents(_, list string) error {
 		return errors.New("a signature over less than @method, @target-uri (or @authority, @path and @query) and content-digest could be used for another request")
 	}
 	return nil
+}
+
+// isSignable reports whether the field called name, in lower case, arrives as it is signed: it does not change on its way, and the
+// broker does not remove it as a credential.
+func isSignable(name string) bool {
+	switch name {
+	case "content-type", "date":
+		return true
+	case "host", "content-length", "authorization", "x-api-key":
+		return false
+	}
+	return !isReserved(name)
 }
 
 // checkMessageKey accepts a private key in PEM, or a shared secret where the algorithm wants that.

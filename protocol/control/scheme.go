@@ -97,6 +97,8 @@ type scheme struct {
 	check  func(key string, in Injector) error // what params together must be; nil: anything
 	value  func(in Injector, value []byte) error
 	mints  func(in Injector) string // the URL of the token endpoint; nil: the secret itself is sent
+	signs  bool                     // the secret is never sent, and proofs made with it are
+	fields bool                     // it takes headers
 }
 
 // A param is one parameter that a scheme takes.
@@ -108,7 +110,7 @@ type param struct {
 
 var schemes = map[string]scheme{
 	SchemeBearer: {value: checkToken},
-	SchemeHeader: {check: func(key string, in Injector) error { return checkFields(key, in.Fields) }, value: checkFieldPart},
+	SchemeHeader: {check: func(key string, in Injector) error { return checkFields(key, in.Fields) }, value: checkFieldPart, fields: true},
 	SchemeBasic: {
 		params: []param{{"user", false, checkUser}, {"template", false, checkTemplate}},
 		check:  checkBasic, value: checkPassword,
@@ -169,9 +171,17 @@ var schemes = map[string]scheme{
 			{"alg", true, checkMessageAlg}, {"keyid", true, checkQuoted}, {"label", false, checkLabel}, {"tag", false, checkQuoted},
 			{"components", false, checkComponents}, {"expires", false, checkExpires}, {"key", false, oneOf(keyRaw, keyBase64)},
 		},
-		value: checkMessageKey,
+		value: checkMessageKey, signs: true,
 	},
-	SchemeSigV4: {params: []param{{ParamService, false, checkScopePart}, {ParamRegion, false, checkScopePart}}, value: checkAWSKeys},
+	SchemeSigV4: {params: []param{{ParamService, false, checkScopePart}, {ParamRegion, false, checkScopePart}}, value: checkAWSKeys, signs: true},
+	SchemeHMAC: {
+		params: []param{
+			{ParamPreset, false, checkLater}, {ParamSign, false, checkFormula}, {ParamInner, false, checkFormula}, {ParamHash, false, oneOf(Hashes...)},
+			{ParamKey, false, oneOf(CodingRaw, CodingHex, CodingBase64, CodingBase64URL)}, {ParamKeyPrefix, false, checkWord},
+			{ParamOut, false, oneOf(CodingHex, CodingBase64, CodingBase64URL)}, {ParamQuery, false, checkLater},
+		},
+		check: checkHMAC, value: checkHMACKey, signs: true, fields: true,
+	},
 
 	SchemeContent: {value: func(_ Injector, value []byte) error { return checkContent(value) }},
 }
@@ -182,7 +192,7 @@ func checkInjector(key string, in Injector) error {
 	switch {
 	case !ok:
 		return fmt.Errorf("scheme %q is none of %s", in.Scheme, strings.Join(Schemes(), ", "))
-	case len(in.Fields) > 0 && in.Scheme != SchemeHeader:
+	case len(in.Fields) > 0 && !s.fields:
 		return fmt.Errorf("the %s scheme takes no headers", in.Scheme)
 	case len(in.Params) > MaxParams:
 		return fmt.Errorf("%d parameters, at most %d fit", len(in.Params), MaxParams)

@@ -72,7 +72,7 @@ func TestCheckScheme(t *testing.T) {
 		}
 	}
 	for _, scheme := range Schemes() {
-		if scheme == SchemeHeader {
+		if schemes[scheme].fields {
 			continue
 		}
 		m := bearerMeta()

@@ -23,7 +23,7 @@ const (
 // An Injector says how a secret becomes a credential.
 type Injector struct {
 	Scheme string          `json:"scheme"`           // one of Schemes; empty for exposed secrets
-	Fields []FieldTemplate `json:"fields,omitempty"` // with header: at least one
+	Fields []FieldTemplate `json:"fields,omitempty"` // with header: at least one; with hmac: formulas
 	Params []Param         `json:"params,omitempty"` // of the scheme
 }
 
@@ -59,6 +59,7 @@ const (
 	// What follows signs requests, and is never sent.
 	SchemeSigV4   = "sigv4"   // AWS Signature Version 4
 	SchemeMessage = "rfc9421" // HTTP Message Signatures
+	SchemeHMAC    = "hmac"    // an HMAC over what formulas say
 )
 
 // Meta is everything about a secret but its value. It is bound to the sealed value as associated data,

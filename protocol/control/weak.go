@@ -32,6 +32,20 @@ func IsWeak(value []byte, prefixes []string) bool {
 	return variety < minVariety || float64(len(random))*math.Log2(alphabet(&seen)) < minBits
 }
 
+// IsWeak reports whether the value of the secret that m describes, or a part of it that is a secret by itself, is weak; see the
+// function of that name. A secret that is exposed is never called so.
+func (m Meta) IsWeak(value []byte, prefixes []string) bool {
+	if m.Expose != ExposeNone {
+		return false
+	}
+	if m.Inject.Scheme == SchemeHMAC {
+		if h, err := ParseHMAC(m.Inject); err == nil {
+			return h.isWeak(value)
+		}
+	}
+	return IsWeak(value, m.publicPrefixes(value, prefixes))
+}
+
 // RandomPart returns the part of value that is secret: without the longest of prefixes, without the scheme
 // of a URL and without the armour lines of PEM. It shares value's memory.
 func RandomPart(value []byte, prefixes []string) []byte {

@@ -33,9 +33,9 @@ type Injector interface {
 	Apply(value secret.Value, req *protocol.Request) ([]Field, error)
 }
 
-// A targeter is an injector that puts the secret into the request's target.
+// A targeter is an injector that puts the secret, or a signer that puts its proof, into the request's target.
 type targeter interface {
-	// StripTarget returns target without what stands where the secret goes, in every spelling.
+	// StripTarget returns target without what stands where that goes, in every spelling.
 	StripTarget(target string) string
 }
 

@@ -36,6 +36,8 @@ func (s Secret) Searched() []redact.Secret {
 				add(bytes.Clone(k.Secret))
 				add(bytes.Clone(k.Token))
 			}
+		case control.SchemeHMAC:
+			hmacParts(in, value, add)
 		case control.SchemeAssertion, control.SchemeGitHubApp, control.SchemeOAuth2, control.SchemeClientCert, control.SchemeMessage:
 			privateNumbers(value, add)
 		case control.SchemeGoogle, control.SchemeRefresh:
@@ -60,6 +62,27 @@ func (s Secret) WipeSearched(parts []redact.Secret) {
 			p.Value.Wipe()
 		}
 	}
+}
+
+// hmacParts calls add with the key of a value, as it is written and as the bytes that it stands for, and with its passphrase.
+func hmacParts(in control.Injector, value []byte, add func([]byte)) {
+	h, err := control.ParseHMAC(in)
+	if err != nil {
+		return
+	}
+	k, err := h.ParseValue(value)
+	if err != nil {
+		return
+	}
+	text := value
+	if len(k.ID) > 0 {
+		text = bytes.TrimSuffix(text[len(k.ID)+1:], append([]byte(":"), k.Passphrase...))
+	}
+	if !bytes.Equal(text, k.Key) {
+		add(bytes.Clone(text))
+	}
+	add(k.Key)
+	add(bytes.Clone(k.Passphrase))
 }
 
 // privateNumbers calls add with each number of a private key in PEM that nobody else knows. What surrounds

@@ -95,8 +95,8 @@ func (s *Set) add(sec Secret) error {
 	if m.Inject.Scheme == control.SchemeClientCert {
 		u.identity = &Identity{value: sec.Value}
 	}
-	for _, f := range m.Inject.Fields {
-		s.position[protocol.FoldName(f.Name)] = true
+	for _, name := range m.Inject.FieldNames() {
+		s.position[protocol.FoldName(name)] = true
 	}
 	if m.Inject.Scheme == control.SchemeCookie {
 		s.position["cookie"] = true

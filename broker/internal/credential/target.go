@@ -15,5 +15,8 @@ func (u *Use) StripTarget(target string) string {
 	if t, ok := u.Injector.(targeter); ok {
 		return t.StripTarget(target)
 	}
+	if t, ok := u.Signer.(targeter); ok {
+		return t.StripTarget(target)
+	}
 	return target
 }

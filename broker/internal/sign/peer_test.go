@@ -1,13 +1,10 @@
 package sign
 
 import (
-	"bytes"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
-	"os"
 	"os/exec"
-	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -41,16 +38,7 @@ type peerMessage struct {
 // TestMessagePeer has npm's http-message-signatures verify messages of every algorithm that it knows, as they are and
 // with another path.
 func TestMessagePeer(t *testing.T) {
-	module, err := filepath.Abs("../../../.cache/clients/node/node_modules/http-message-signatures")
-	if err == nil {
-		_, err = os.Stat(module)
-	}
-	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal("the client packages are not installed (make client-deps)")
-		}
-		t.Skip("the client packages are not installed (try: make client-deps)")
-	}
+	module := clientPackage(t, "node/node_modules/http-message-signatures")
 	var messages []peerMessage
 	var want []string
 	for _, alg := range []string{"ed25519", "ecdsa-p256-sha256", "ecdsa-p384-sha384", "rsa-pss-sha512", "rsa-v1_5-sha256", "hmac-sha256"} {
@@ -71,15 +59,8 @@ func TestMessagePeer(t *testing.T) {
 		messages = append(messages, m, bad)
 		want = append(want, "true", "false")
 	}
-	in, err := json.Marshal(messages)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), "node", "-e", peer, module)
-	cmd.Stdin = bytes.NewReader(in)
-	out, err := cmd.CombinedOutput()
-	if got := strings.Fields(string(out)); err != nil || strings.Join(got, " ") != strings.Join(want, " ") {
-		t.Errorf("the peer says %s, %v", out, err)
+	if got := ask(t, exec.CommandContext(t.Context(), "node", "-e", peer, module), messages); !slices.Equal(got, want) {
+		t.Errorf("the peer says %q", got)
 	}
 }
 

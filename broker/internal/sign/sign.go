@@ -2,7 +2,8 @@
 // secret. A proof is made on the host over the request as it goes out, so whoever sees one can't make
 // another. Every signer binds method, authority, path, query and content as far as its scheme can.
 //
-// The schemes: AWS Signature Version 4 (sigv4.go), HTTP Message Signatures of RFC 9421 (message.go).
+// The schemes: AWS Signature Version 4 (sigv4.go), HTTP Message Signatures of RFC 9421 (message.go), HMACs over what formulas
+// say (hmac.go).
 package sign
 
 import (
@@ -89,6 +90,8 @@ func New(m control.Meta) Signer {
 		return &sigV4{service: m.Inject.Param(control.ParamService), region: m.Inject.Param(control.ParamRegion)}
 	case control.SchemeMessage:
 		return newMessage(m.Inject)
+	case control.SchemeHMAC:
+		return newFormulaic(m.Inject)
 	}
 	return nil
 }

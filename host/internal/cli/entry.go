@@ -156,7 +156,7 @@ func (e *entry) read(cmd *cobra.Command) error {
 		return fmt.Errorf("%s: %w", e.key, err)
 	}
 	return e.value.Use(func(v []byte) error {
-		e.meta.Weak = e.meta.Expose == control.ExposeNone && control.IsWeak(v, e.meta.PublicPrefixes(v, e.prefixes))
+		e.meta.Weak = e.meta.IsWeak(v, e.prefixes)
 		if err := control.CheckValue(e.meta, v); err != nil {
 			return fmt.Errorf("%s: %w", e.key, err)
 		}

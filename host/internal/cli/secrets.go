@@ -80,7 +80,7 @@ func printSecrets(cmd *cobra.Command, infos []control.SecretInfo) error {
 // kindOf says in a word or two how the secret is used.
 func kindOf(m control.Meta) string {
 	kind := m.Inject.String()
-	if m.Inject.Scheme == control.SchemeSSH { // without the hosts' keys, which are long
+	if m.Inject.Scheme == control.SchemeSSH || m.Inject.Param(control.ParamSign) != "" { // without the hosts' keys, or formulas, which are long
 		kind = m.Inject.Scheme
 	}
 	if m.Inject.Scheme == control.SchemeHeader && len(m.Inject.Fields) > 0 {

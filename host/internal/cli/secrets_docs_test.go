@@ -20,6 +20,7 @@ import (
 func TestSchemesPage(t *testing.T) {
 	key := "-----BEGIN PRIVATE KEY-----\nbWFkZSB1cA==\n-----END PRIVATE KEY-----\n"
 	files := map[string]string{"client.pem": clientPEM(t), "key.pem": key, "secret": "made-up-0123456789:abcdefghij\n"}
+	addKeys(files)
 	for name, value := range map[string]map[string]string{
 		"key.json":  {"type": "service_account", "client_email": "robot@example.org", "private_key": key},
 		"user.json": {"type": "authorized_user", "client_id": "c", "client_secret": "made-up", "refresh_token": "made-up"},
@@ -30,7 +31,27 @@ func TestSchemesPage(t *testing.T) {
 		}
 		files[name] = string(b)
 	}
-	runPage(t, "schemes.md", 20, files)
+	runPage(t, "schemes.md", 36, files)
+}
+
+// addKeys adds the files that schemes of HMACs are set with.
+func addKeys(files map[string]string) {
+	const key64 = "bWFkZS11cC0wMTIzNDU2Nzg5YWJjZGVmZ2hpag=="
+	files["key"], files["key64"], files["id-key"] = "made-up-0123456789abcdef\n", "whsec_"+key64+"\n", "key-1:made-up-0123456789abcdef\n"
+	files["id-key64"], files["id-key64-passphrase"] = "key-1:"+key64+"\n", "key-1:"+key64+":made-up-passphrase-0123\n"
+}
+
+// TestPresetsOfHMAC wants a line of docs/schemes.md for every preset.
+func TestPresetsOfHMAC(t *testing.T) {
+	page, err := os.ReadFile("../../../docs/schemes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range control.HMACPresets() {
+		if !strings.Contains(string(page), "| `"+name+"` |") || !strings.Contains(string(page), " --as hmac:preset="+name+"`") {
+			t.Errorf("the page has no line of preset %s", name)
+		}
+	}
 }
 
 // TestSSHPage runs every command of docs/ssh.md that sets a key.

@@ -31,26 +31,23 @@ func (e *entry) fromFlags(s *setting) error {
 func (e *entry) injectorFromFlags(s *setting) error {
 	in := &e.meta.Inject
 	switch {
-	case len(s.headers) > 0:
-		if s.scheme != "" && s.scheme != control.SchemeHeader {
-			return fmt.Errorf("--header does not go with --as %s", s.scheme)
-		}
-		*in = control.Injector{Scheme: control.SchemeHeader}
-		for _, h := range s.headers {
-			f, err := control.ParseHeader(e.key, h)
-			if err != nil {
-				return fmt.Errorf("--header %q: %w", h, err)
-			}
-			in.Fields = append(in.Fields, f)
-		}
 	case s.scheme != "":
 		parsed, err := control.ParseScheme(s.scheme)
 		if err != nil {
 			return fmt.Errorf("--as %q: %w", s.scheme, err)
 		}
 		*in = parsed
+	case len(s.headers) > 0:
+		*in = control.Injector{Scheme: control.SchemeHeader}
 	case in.Scheme == "":
 		*in = control.Injector{Scheme: control.SchemeBearer}
+	}
+	for _, h := range s.headers {
+		f, err := in.ParseHeader(e.key, h)
+		if err != nil {
+			return fmt.Errorf("--header %q: %w", h, err)
+		}
+		in.Fields = append(in.Fields, f)
 	}
 	return nil
 }
