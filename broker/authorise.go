@@ -53,10 +53,15 @@ func (x *exchange) credentials() ([]credential.Field, error) {
 	if !x.use.Mints() {
 		return x.use.Fields(x.req)
 	}
-	if x.token == nil || x.source.Meta.Name != x.use.Name || x.source.Meta.Version != x.use.Version {
+	if !x.minted() {
 		return nil, protocol.Refuse(protocol.ReasonCredential, errChanged)
 	}
 	return x.use.TokenFields(x.token.Value, x.req)
+}
+
+// minted reports whether the token that the exchange has is of the secret that it goes out with.
+func (x *exchange) minted() bool {
+	return x.token != nil && x.source.Meta.Name == x.use.Name && x.source.Meta.Version == x.use.Version
 }
 
 // refusal returns err, as our own fault where it says no reason.

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -89,7 +90,7 @@ func (f fetcher) Fetch(ctx context.Context, agent string, req *mint.Request) (*m
 func tokenRequest(req *mint.Request) *protocol.Request {
 	r := &protocol.Request{
 		Method: req.Method, Scheme: "https", Authority: req.Authority.String(), Path: req.Path,
-		Fields: protocol.Fields{{Name: "accept", Value: "application/json"}, {Name: "accept-encoding", Value: "identity"}, {Name: "user-agent", Value: "torno"}},
+		Fields: protocol.Fields{{Name: "accept", Value: cmp.Or(req.Accept, "application/json")}, {Name: "accept-encoding", Value: "identity"}, {Name: "user-agent", Value: "torno"}},
 	}
 	if len(req.Content) > 0 {
 		r.Fields = append(r.Fields, protocol.Field{Name: "content-type", Value: "application/x-www-form-urlencoded"})
@@ -98,10 +99,14 @@ func tokenRequest(req *mint.Request) *protocol.Request {
 }
 
 func tokenCredentials(req *mint.Request) []credential.Field {
-	if req.Authorization.Len() == 0 {
-		return nil
+	var fields []credential.Field
+	if req.Authorization.Len() > 0 {
+		fields = append(fields, credential.Field{Name: "authorization", Value: req.Authorization})
 	}
-	return []credential.Field{{Name: "authorization", Value: req.Authorization}}
+	for _, f := range req.Proof {
+		fields = append(fields, credential.Field(f))
+	}
+	return fields
 }
 
 // noteMint records a call of a token endpoint.
@@ -155,11 +160,13 @@ func liveTokens(m *mint.Minter, meta *control.Meta) []redact.Secret {
 	tokens, _ := m.Live(meta)
 	secrets := make([]redact.Secret, 0, len(tokens))
 	for _, t := range tokens {
-		s := redact.Secret{Value: t.Value}
-		if p := t.Public(); p != "" {
-			s.Prefixes = []string{p}
+		for _, p := range t.Parts() {
+			s := redact.Secret{Value: p.Value}
+			if p.Public != "" {
+				s.Prefixes = []string{p.Public}
+			}
+			secrets = append(secrets, s)
 		}
-		secrets = append(secrets, s)
 	}
 	return secrets
 }

@@ -24,9 +24,10 @@ type minting struct {
 var errTokenRefused = errors.New("the host does not take the token")
 
 // retries reports whether the request is sent once more, with another token: the host refused this one before
-// its time, nothing can have come of the request, and no person allowed it just once.
+// its time, nothing can have come of the request, and no person allowed it just once. Keys that sign are not refused in
+// this way: their time is known.
 func (x *exchange) retries(resp *protocol.Response, b body) bool {
-	if resp.Status != 401 || x.token == nil || x.retried || x.asks || !b.whole || b.length > 0 {
+	if resp.Status != 401 || x.token == nil || x.signing.plan != nil || x.retried || x.asks || !b.whole || b.length > 0 {
 		return false
 	}
 	switch x.req.Method {

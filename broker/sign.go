@@ -117,11 +117,27 @@ func (x *exchange) sign(b *body) error {
 	r := x.unsigned()
 	r.Content, r.Whole = b.first, b.whole
 	var err error
-	if x.signing.proof, err = x.use.Sign(x.signing.plan, r, time.Now()); err != nil {
-		return protocol.Refuse(protocol.ReasonUnsignable, err)
+	if x.signing.proof, err = x.prove(r); err != nil {
+		return err
 	}
 	b.signed = x.signing.proof.Content
 	return nil
+}
+
+// prove signs r with the secret, or with the keys that were got for it.
+func (x *exchange) prove(r *sign.Request) (proof *sign.Proof, err error) {
+	switch {
+	case !x.use.Mints():
+		proof, err = x.use.Sign(x.signing.plan, r, time.Now())
+	case !x.minted():
+		return nil, protocol.Refuse(protocol.ReasonCredential, errChanged)
+	default:
+		proof, err = x.signing.plan.Sign(x.token.Value, r, time.Now())
+	}
+	if err != nil {
+		return nil, protocol.Refuse(protocol.ReasonUnsignable, err)
+	}
+	return proof, nil
 }
 
 // proof returns the fields that the request is signed by. The caller wipes them.
@@ -139,7 +155,7 @@ func (s *live) signingEnv() []string {
 	var env []string
 	for _, m := range s.secrets().Metas() {
 		p := s.record.Placeholder(m.Name)
-		if m.Inject.Scheme != control.SchemeSigV4 || p == "" {
+		if !m.SignsAWS() || p == "" {
 			continue
 		}
 		if env != nil {

@@ -36,6 +36,11 @@ const (
 
 // verifyAWS reports whether r, as it arrived, is signed with the right keys by what AWS's own SDK says.
 func verifyAWS(r *http.Request) error {
+	return verifyKeys(r, aws.Credentials{AccessKeyID: awsID, SecretAccessKey: awsSecret, SessionToken: awsToken})
+}
+
+// verifyKeys is verifyAWS with any keys.
+func verifyKeys(r *http.Request, keys aws.Credentials) error {
 	auth := r.Header.Get("Authorization")
 	date, err := time.Parse("20060102T150405Z", r.Header.Get("X-Amz-Date"))
 	if err != nil || time.Since(date).Abs() > 5*time.Minute {
@@ -61,7 +66,6 @@ func verifyAWS(r *http.Request) error {
 			return fmt.Errorf("field %s is not covered", name)
 		}
 	}
-	keys := aws.Credentials{AccessKeyID: awsID, SecretAccessKey: awsSecret, SessionToken: awsToken}
 	err = v4.NewSigner().SignHTTP(r.Context(), keys, again, r.Header.Get("X-Amz-Content-Sha256"), scope[3], scope[2], date,
 		func(o *v4.SignerOptions) { o.DisableURIPathEscaping = scope[3] == "s3" })
 	if want := again.Header.Get("Authorization"); err != nil || auth != want {

@@ -2,6 +2,8 @@ package control
 
 import (
 	"bytes"
+	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -36,7 +38,7 @@ func (m Meta) Reveals() bool {
 	return err == nil && h.Reveals()
 }
 
-// AWSKeys are the parts of a secret of SchemeSigV4. They share memory with its value.
+// AWSKeys are the parts of a secret of SchemeSigV4 or SchemeAWSRole. They share memory with its value.
 type AWSKeys struct {
 	ID     []byte // is no secret
 	Secret []byte
@@ -78,8 +80,36 @@ func checkAWSKeys(_ Injector, value []byte) error {
 // publicPrefixes returns the beginnings of value that are no secret: what is in prefixes, and the id of a key that signs.
 func (m Meta) publicPrefixes(value []byte, prefixes []string) []string {
 	id, _, ok := bytes.Cut(value, []byte(":"))
-	if !ok || m.Inject.Scheme != SchemeSigV4 {
+	if !ok || m.Inject.Scheme != SchemeSigV4 && m.Inject.Scheme != SchemeAWSRole {
 		return prefixes
 	}
 	return append(slices.Clone(prefixes), string(id)+":")
+}
+
+// SessionTokenPrefix returns the beginning of a session token that many tokens share, and is no secret: who issued it and,
+// in newer ones, where. It is empty where the token is of another make.
+//
+//	base64( VERSION | 0x0a LEN issuer | 0x10 VARINT | 0x1a LEN region … )
+func SessionTokenPrefix(token []byte) string {
+	const withRegion = 0x21
+	head := token[:min(len(token), 128)&^3]
+	b := make([]byte, base64.StdEncoding.DecodedLen(len(head)))
+	n, err := base64.StdEncoding.Decode(b, head)
+	b = b[:n]
+	at := 1
+	text := func(tag byte) bool {
+		if at+2 > len(b) || b[at] != tag || at+2+int(b[at+1]) > len(b) {
+			return false
+		}
+		at += 2 + int(b[at+1])
+		return true
+	}
+	if err != nil || !text(0x0a) || at >= len(b) || b[at] != 0x10 {
+		return ""
+	}
+	_, width := binary.Uvarint(b[at+1:])
+	if at += 1 + width; width <= 0 || b[0] == withRegion && !text(0x1a) {
+		return ""
+	}
+	return string(head[:at*8/6])
 }

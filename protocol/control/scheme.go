@@ -182,6 +182,15 @@ var schemes = map[string]scheme{
 		},
 		check: checkHMAC, value: checkHMACKey, signs: true, fields: true,
 	},
+	SchemeAWSRole: {
+		params: roleParams(param{ParamExternalID, false, checkExternalID}),
+		check:  checkRoleParams, value: checkAWSKeys, mints: stsURL, signs: true,
+	},
+	SchemeAWSWebIdentity: {
+		params: roleParams(param{"iss", false, checkWord}, param{"sub", false, checkWord}, param{"aud", false, checkWord},
+			param{"alg", false, checkAlg}, param{"kid", false, checkWord}),
+		check: checkRoleParams, value: checkWebIdentity, mints: stsURL, signs: true,
+	},
 
 	SchemeContent: {value: func(_ Injector, value []byte) error { return checkContent(value) }},
 }

@@ -60,6 +60,10 @@ const (
 	SchemeSigV4   = "sigv4"   // AWS Signature Version 4
 	SchemeMessage = "rfc9421" // HTTP Message Signatures
 	SchemeHMAC    = "hmac"    // an HMAC over what formulas say
+
+	// What follows is traded for temporary keys, which sign as SchemeSigV4 does.
+	SchemeAWSRole        = "aws-role"         // keys of AWS that assume a role (AssumeRole)
+	SchemeAWSWebIdentity = "aws-web-identity" // a token, or the key of its issuer (AssumeRoleWithWebIdentity)
 )
 
 // Meta is everything about a secret but its value. It is bound to the sealed value as associated data,

@@ -19,9 +19,9 @@ import (
 // public parts, what is confidential in it. Wipe the parts by WipeSearched; the whole value is the Set's.
 func (s Secret) Searched() []redact.Secret {
 	var parts []redact.Secret
-	add := func(b []byte) {
+	add := func(b []byte, public ...string) {
 		if len(b) > 0 {
-			parts = append(parts, redact.Secret{Value: secret.New(b)})
+			parts = append(parts, redact.Secret{Value: secret.New(b), Prefixes: public})
 		}
 	}
 	_ = s.Value.Use(func(value []byte) error {
@@ -31,14 +31,15 @@ func (s Secret) Searched() []redact.Secret {
 				add(private.AppendTo(nil))
 				private.Wipe()
 			}
-		case control.SchemeSigV4:
+		case control.SchemeSigV4, control.SchemeAWSRole:
 			if k, err := control.ParseAWSKeys(value); err == nil {
 				add(bytes.Clone(k.Secret))
-				add(bytes.Clone(k.Token))
+				add(bytes.Clone(k.Token), control.SessionTokenPrefix(k.Token))
 			}
 		case control.SchemeHMAC:
 			hmacParts(in, value, add)
-		case control.SchemeAssertion, control.SchemeGitHubApp, control.SchemeOAuth2, control.SchemeClientCert, control.SchemeMessage:
+		case control.SchemeAssertion, control.SchemeGitHubApp, control.SchemeOAuth2, control.SchemeClientCert, control.SchemeMessage,
+			control.SchemeAWSWebIdentity:
 			privateNumbers(value, add)
 		case control.SchemeGoogle, control.SchemeRefresh:
 			if k, err := control.ParseGoogleKey(value); err == nil {
@@ -65,7 +66,7 @@ func (s Secret) WipeSearched(parts []redact.Secret) {
 }
 
 // hmacParts calls add with the key of a value, as it is written and as the bytes that it stands for, and with its passphrase.
-func hmacParts(in control.Injector, value []byte, add func([]byte)) {
+func hmacParts(in control.Injector, value []byte, add func(b []byte, public ...string)) {
 	h, err := control.ParseHMAC(in)
 	if err != nil {
 		return
@@ -87,7 +88,7 @@ func hmacParts(in control.Injector, value []byte, add func([]byte)) {
 
 // privateNumbers calls add with each number of a private key in PEM that nobody else knows. What surrounds
 // them is the same in all keys of a kind, or public.
-func privateNumbers(key []byte, add func([]byte)) {
+func privateNumbers(key []byte, add func(b []byte, public ...string)) {
 	block, rest := pem.Decode(key)
 	for block != nil && block.Type == "CERTIFICATE" {
 		block, rest = pem.Decode(rest)

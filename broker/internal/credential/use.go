@@ -52,6 +52,9 @@ func (u *Use) Fields(req *protocol.Request) ([]Field, error) {
 // Sign makes the proof that p, which u's signer made, plans for r. The secret is checked anew: what its scheme wants of
 // it, p knows.
 func (u *Use) Sign(p sign.Plan, r *sign.Request, now time.Time) (*sign.Proof, error) {
+	if u.Mints() {
+		return nil, errMints
+	}
 	proof, err := (*sign.Proof)(nil), u.secret.Value.Use(control.CheckAnyValue)
 	if err == nil {
 		proof, err = p.Sign(u.secret.Value, r, now)

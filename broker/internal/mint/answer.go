@@ -17,6 +17,7 @@ import (
 // An answered is what a token endpoint's answer says.
 type answered struct {
 	access  []byte
+	parts   []Part        // what of access is confidential; nil: all
 	refresh []byte        // takes the place of the one that was used; empty: none
 	life    time.Duration // clamped
 	worth   time.Duration // how long hosts may take it, at least life
@@ -25,7 +26,7 @@ type answered struct {
 // token returns the token, got at now, and owns its bytes.
 func (a *answered) token(now time.Time) *Token {
 	return &Token{
-		Value: secret.New(a.access), got: now,
+		Value: secret.New(a.access), parts: a.parts, got: now,
 		renew: now.Add(a.life - min(ahead, a.life/4)), expires: now.Add(a.life), worthless: now.Add(a.worth),
 	}
 }
@@ -67,7 +68,16 @@ func readAnswer(g grant, a *Answer, now time.Time) (*answered, error) {
 		return nil, fmt.Errorf("the token endpoint answers more than %d bytes", maxAnswer)
 	case a.Status >= 300 && a.Status < 400:
 		return nil, fmt.Errorf("the token endpoint answers %d, and no redirect is followed", a.Status)
-	case a.Status != 200 && a.Status != 201:
+	}
+	if r, ok := g.(reader); ok {
+		return r.read(a, now)
+	}
+	return readOAuth(g, a, now)
+}
+
+// readOAuth reads an answer as RFC 6749 has it.
+func readOAuth(g grant, a *Answer, now time.Time) (*answered, error) {
+	if a.Status != 200 && a.Status != 201 {
 		return nil, fmt.Errorf("the token endpoint answers %d%s%s", a.Status, errorCode(a.Content), clockNote(a, now))
 	}
 	var b body

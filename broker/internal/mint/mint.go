@@ -1,6 +1,6 @@
 // Package mint trades secrets for access tokens at token endpoints (OAuth 2.0, RFC 6749 §3.2, and what grew
-// around it), and keeps the tokens in memory until shortly before they expire. A secret that mints never goes
-// to the hosts that it is for: they get tokens.
+// around it) or for temporary keys at AWS's Security Token Service (awsrole.go), and keeps what it gets in memory until shortly
+// before it expires. A secret that mints never goes to the hosts that it is for: they get tokens, or what keys have signed.
 //
 // Where a token endpoint is, is sealed with the secret. It is reached through the same guarded dialer as
 // every upstream, no redirect is followed, and what it answers is bounded and checked before anything is made
@@ -8,7 +8,6 @@
 package mint
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -51,10 +50,11 @@ type Source struct {
 	Replace func(value []byte) error
 }
 
-// A Token is an access token. It is immutable, and never wiped while somebody may use it.
+// A Token is an access token, or temporary keys that sign. It is immutable, and never wiped while somebody may use it.
 type Token struct {
-	Value secret.Value
+	Value secret.Value // of keys: ID:SECRET:TOKEN, as control.ParseAWSKeys reads it
 
+	parts               []Part
 	got, renew, expires time.Time
 	worthless           time.Time // when no host takes it any more, as far as anybody has said
 }
@@ -296,16 +296,4 @@ func (m *Minter) Forget(agent, name string, version int) {
 		}
 		clear(all.current)
 	}
-}
-
-// Public returns the beginning of a token that is no secret: of a JWT (RFC 7519) what is before its signature,
-// which hosts may have in common in all that they issue.
-func (t *Token) Public() (prefix string) {
-	_ = t.Value.Use(func(b []byte) error {
-		if bytes.HasPrefix(b, []byte("eyJ")) && bytes.Count(b, []byte(".")) == 2 {
-			prefix = string(b[:bytes.LastIndexByte(b, '.')+1])
-		}
-		return nil
-	})
-	return prefix
 }

@@ -2,8 +2,10 @@ package mint
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
+	"torno.internal/broker/internal/sign"
 	"torno.internal/protocol"
 	"torno.internal/protocol/control"
 	"torno.internal/protocol/secret"
@@ -15,13 +17,21 @@ type Request struct {
 	Method, Path  string       // Path may hold a query, but no secret
 	Content       []byte       // a form, or empty
 	JSON          bool         // the content is JSON instead
+	Accept        string       // of the field; empty: JSON
 	Authorization secret.Value // of the field; empty: none
+	Proof         []sign.Field // further fields: who asks has signed the request
 }
 
 func (r *Request) wipe() {
 	secret.Wipe(r.Content)
 	r.Authorization.Wipe()
+	for _, f := range r.Proof {
+		f.Value.Wipe()
+	}
 }
+
+// formType is the type of the content of requests.
+const formType = "application/x-www-form-urlencoded"
 
 // An Answer is a token endpoint's. Content is the Minter's to wipe.
 type Answer struct {
@@ -38,6 +48,12 @@ type grant interface {
 	request(value []byte, purpose string, now time.Time) (*Request, error)
 	// id reports whether the answer's id_token is the token (OpenID Connect Core §3.1.3.3).
 	id() bool
+}
+
+// A reader is a grant whose answers are not those of RFC 6749.
+type reader interface {
+	// read checks an answer and returns what it says. Its errors quote nothing but a status and an error code.
+	read(a *Answer, now time.Time) (*answered, error)
 }
 
 // newGrant returns the grant of the secret that m describes.
@@ -64,6 +80,8 @@ func newGrant(m *control.Meta) (grant, error) {
 		return azure{to, m.Inject}, nil
 	case control.SchemeRegistry:
 		return registry{to, m.Inject}, nil
+	case control.SchemeAWSRole, control.SchemeAWSWebIdentity:
+		return role{to, *m}, nil
 	}
 	return nil, fmt.Errorf("scheme %q: %w", m.Inject.Scheme, errNoMinter)
 }
@@ -80,12 +98,11 @@ func (e endpoint) post(f *form) *Request {
 }
 
 // url returns the endpoint as an audience names it.
-func (e endpoint) url() string {
-	host := e.authority.String()
-	if suffix := fmt.Sprintf(":%d", protocol.DefaultPort("https")); len(host) > len(suffix) && host[len(host)-len(suffix):] == suffix {
-		host = host[:len(host)-len(suffix)]
-	}
-	return "https://" + host + e.path
+func (e endpoint) url() string { return "https://" + e.host() + e.path }
+
+// host returns the endpoint's authority as the Host field has it.
+func (e endpoint) host() string {
+	return strings.TrimSuffix(e.authority.String(), fmt.Sprintf(":%d", protocol.DefaultPort("https")))
 }
 
 // A form is content of application/x-www-form-urlencoded, in memory that is wiped.

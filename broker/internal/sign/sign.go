@@ -86,7 +86,7 @@ var ErrContent = errors.New("the content is not what the request declares")
 // New returns the signer that m describes, or nil where m describes an injector.
 func New(m control.Meta) Signer {
 	switch m.Inject.Scheme {
-	case control.SchemeSigV4:
+	case control.SchemeSigV4, control.SchemeAWSRole, control.SchemeAWSWebIdentity:
 		return &sigV4{service: m.Inject.Param(control.ParamService), region: m.Inject.Param(control.ParamRegion)}
 	case control.SchemeMessage:
 		return newMessage(m.Inject)

@@ -19,7 +19,7 @@ import (
 // TestSchemesPage runs every command of docs/schemes.md.
 func TestSchemesPage(t *testing.T) {
 	key := "-----BEGIN PRIVATE KEY-----\nbWFkZSB1cA==\n-----END PRIVATE KEY-----\n"
-	files := map[string]string{"client.pem": clientPEM(t), "key.pem": key, "secret": "made-up-0123456789:abcdefghij\n"}
+	files := map[string]string{"client.pem": clientPEM(t), "key.pem": key, "token.jwt": "eyJh.eyJi.bWFkZSB1cA\n", "secret": "made-up-0123456789:abcdefghij\n"}
 	addKeys(files)
 	for name, value := range map[string]map[string]string{
 		"key.json":  {"type": "service_account", "client_email": "robot@example.org", "private_key": key},

@@ -71,6 +71,8 @@ a new value for it needs them no more. --as takes SCHEME[:NAME=VALUE,…], where
   client-cert                a key and its certificate in PEM, for TLS
   oauth2, refresh-token, jwt-bearer, token-exchange, github-app, google, azure,
   registry                   what access tokens are got with
+  sigv4, rfc9421             what requests are signed with
+  aws-role, aws-web-identity what temporary keys of AWS are got with, which sign
   ssh[:user=U]               a private key for SSH, without its passphrase: an
                              agent inside signs with it, and the hosts' keys are
                              sealed with it (--known-hosts)
