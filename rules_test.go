@@ -191,6 +191,8 @@ var decoders = map[string][]string{
 	"host/internal/dotenv":     {"FuzzParse"},
 	"host/internal/workspace":  {"FuzzApply"},
 	"host/internal/vhostvsock": {"FuzzRing", "FuzzPacket", "FuzzMessage", "FuzzAsk"},
+
+	"broker/internal/pluginhost": {"FuzzHandshake"},
 }
 
 // TestAttack22EveryDecoderFuzzed wants a fuzz test for every decoder, by the beginning of its name.

@@ -10,6 +10,7 @@ type Config struct {
 	Metrics   Metrics            `json:"metrics"`
 	Key       ConfigKey          `json:"key"`
 	Audit     ConfigAudit        `json:"audit"`
+	Plugins   map[string]Plugin  `json:"plugins,omitempty"`
 }
 
 // ConfigKey says what may protect the broker's key file, other than a passphrase.

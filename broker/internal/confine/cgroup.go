@@ -20,7 +20,7 @@ type CGroup struct {
 	dir  *os.File
 }
 
-// NewCGroup makes a control group called name below one that has been given to us, with as many of the limits as are
+// NewCGroup makes a control group whose name begins with name below one that has been given to us, with as many of the limits as are
 // in our hands. It returns nil where no group has.
 func NewCGroup(name string, memory int64) (*CGroup, error) {
 	parent := delegated()
@@ -29,10 +29,11 @@ func NewCGroup(name string, memory int64) (*CGroup, error) {
 	}
 	// Fails where the parent has processes itself, or is not to have these controllers: then there is no limit.
 	_ = os.WriteFile(filepath.Join(parent, "cgroup.subtree_control"), []byte("+memory +pids +cpu"), 0)
-	c := &CGroup{path: filepath.Join(parent, name)}
-	if err := os.Mkdir(c.path, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+	path, err := os.MkdirTemp(parent, name+"-")
+	if err != nil {
 		return nil, fmt.Errorf("control group: %w", err)
 	}
+	c := &CGroup{path: path}
 	limits := map[string]string{"pids.max": strconv.Itoa(maxProcesses), "cpu.weight": "50", "memory.swap.max": "0"}
 	if memory > 0 {
 		limits["memory.max"] = strconv.FormatInt(memory, 10)
@@ -43,13 +44,12 @@ func NewCGroup(name string, memory int64) (*CGroup, error) {
 			continue // the controller is not ours
 		}
 		if err := os.WriteFile(path, []byte(value), 0); err != nil {
-			c.end()
+			c.End()
 			return nil, fmt.Errorf("control group: %w", err)
 		}
 	}
-	var err error
 	if c.dir, err = os.Open(c.path); err != nil {
-		c.end()
+		c.End()
 		return nil, fmt.Errorf("control group: %w", err)
 	}
 	return c, nil
@@ -62,8 +62,8 @@ func (c *CGroup) use(attr *syscall.SysProcAttr) {
 	}
 }
 
-// end kills what is left in the group, and removes it.
-func (c *CGroup) end() {
+// End kills what is left in the group, and removes it. Once more, it does nothing.
+func (c *CGroup) End() {
 	if c == nil {
 		return
 	}

@@ -20,7 +20,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"sync"
 	"syscall"
 	"time"
 
@@ -54,7 +53,8 @@ type Spec struct {
 	Name     string   // for people: what ps shows
 	Program  *os.File // from OpenProgram
 	Env      []string
-	Dir      string   // a directory of its own on the host, which it may write; at InsideDir where Namespaces says so
+	Dir      string   // a directory of its own on the host, which it may write; at InsideDir where Process.Namespaces says so
+	DirEnv   string   // the variable that tells it where it sees Dir; empty: none
 	Read     []string // absolute paths that it may read and execute from
 	Write    []string // and write
 	Network  bool     // it may use the host's network
@@ -110,20 +110,24 @@ type Process struct {
 	UID            uint32        // whom it runs as
 
 	process *os.Process
+	became  chan bool // gets whether the shim has become the program
 	ended   chan struct{}
 	status  syscall.WaitStatus
 	cgroup  *CGroup
-	once    sync.Once
 }
 
 // startWait bounds how long the shim may take.
 const startWait = 20 * time.Second
 
-// Start starts a program and returns once it runs. It ends with the calling process.
+// Start starts a program and returns once it runs. It ends with the calling process. The control group is gone when it has
+// ended, and if it does not start.
 func Start(s *Spec) (*Process, error) {
 	p, err := start(s, true)
 	if errors.Is(err, errNoNamespaces) && !s.Isolated {
 		p, err = start(s, false)
+	}
+	if err != nil {
+		s.CGroup.End()
 	}
 	return p, err
 }
@@ -135,14 +139,16 @@ func start(s *Spec, namespaces bool) (*Process, error) {
 		return nil, err
 	}
 	defer l.close()
-	p := &Process{Namespaces: namespaces, ended: make(chan struct{}), cgroup: s.CGroup, UID: l.uid}
+	p := &Process{Namespaces: namespaces, became: make(chan bool, 1), ended: make(chan struct{}), cgroup: s.CGroup, UID: l.uid}
 	started := make(chan error)
 	go p.run(l.cmd, started)
 	if err := <-started; err != nil {
 		return nil, explainStart(err, namespaces)
 	}
 	l.handOver()
-	if err := l.tell(); err != nil {
+	err = l.tell()
+	p.became <- err == nil
+	if err != nil {
 		p.Kill()
 		<-p.ended
 		return nil, err
@@ -164,7 +170,9 @@ func (p *Process) run(cmd *exec.Cmd, started chan<- error) {
 	started <- nil
 	_ = cmd.Wait() // its status says it
 	p.status, _ = cmd.ProcessState.Sys().(syscall.WaitStatus)
-	p.cgroup.end()
+	if <-p.became {
+		p.cgroup.End()
+	}
 	close(p.ended)
 }
 
@@ -177,7 +185,19 @@ func (p *Process) Kill() { _ = p.process.Kill() }
 // Done is closed once the program has ended.
 func (p *Process) Done() <-chan struct{} { return p.ended }
 
-// Status says how the program ended, once Done is closed.
+// Ended waits for the program's end, but not longer than that, and reports whether it has come.
+func (p *Process) Ended(wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-p.ended:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+// Status says how the program ended. It waits for that.
 func (p *Process) Status() string {
 	<-p.ended
 	if p.status.Signaled() {

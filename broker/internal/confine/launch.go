@@ -34,6 +34,13 @@ func newLaunch(s *Spec, withNamespaces bool) (l *launch, err error) {
 			Namespaces: withNamespaces, Memory: s.Memory,
 		},
 	}
+	if s.DirEnv != "" {
+		inside := s.Dir
+		if withNamespaces {
+			inside = InsideDir
+		}
+		l.plan.Env = append(slices.Clone(s.Env), s.DirEnv+"="+inside)
+	}
 	if err := l.identify(s, withNamespaces); err != nil {
 		return nil, err
 	}

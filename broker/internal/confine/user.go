@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 // Users that are nobody's: systemd, which gives out more ranges than anybody, leaves the first free, and gives the
@@ -41,4 +43,15 @@ func mapped(file string, id uint32) bool {
 		}
 	}
 	return false
+}
+
+// Reaches reports whether programs will reach a directory that only the broker's user can: as that user, or because it is
+// bound for them. Root that may not mount has no other way than to put theirs elsewhere.
+func Reaches() bool {
+	if os.Geteuid() != 0 {
+		return true
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	return unix.Capget(&header, &data[0]) == nil && data[0].Effective&(1<<unix.CAP_SYS_ADMIN) != 0
 }
