@@ -41,15 +41,8 @@ func (s *Set) Apart(scheme string) []Secret {
 	return all
 }
 
-// Preset returns the preset that the secret was set by; the zero Preset if none was.
-func (s Secret) Preset() control.Preset {
-	all := Presets()
-	i := slices.IndexFunc(all, func(p control.Preset) bool { return s.Meta.Preset != "" && p.Name == s.Meta.Preset })
-	if i < 0 {
-		return control.Preset{}
-	}
-	return all[i]
-}
+// Preset returns the preset that the secret was set by; the zero Preset if none was. It is not to be changed.
+func (s Secret) Preset() control.Preset { return presetsByName()[s.Meta.Preset] }
 
 // mintingAt returns the secrets that a is the token endpoint of, but for those in bound.
 func (s *Set) mintingAt(a protocol.Authority, bound []Secret) []Secret {

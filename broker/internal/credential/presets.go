@@ -3,6 +3,7 @@ package credential
 import (
 	"slices"
 	"strings"
+	"sync"
 
 	"torno.internal/protocol/control"
 )
@@ -17,6 +18,17 @@ func Presets() []control.Preset {
 	}
 	return all
 }
+
+// presetsByName are all presets, made once.
+var presetsByName = sync.OnceValue(func() map[string]control.Preset {
+	all := map[string]control.Preset{}
+	for _, p := range Presets() {
+		if _, ok := all[p.Name]; !ok {
+			all[p.Name] = p
+		}
+	}
+	return all
+})
 
 // exposedPresets are names of secrets that are of use inside the VM alone.
 func exposedPresets() []control.Preset {
