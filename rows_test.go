@@ -18,7 +18,7 @@ var rows = []struct{ row, what, tests string }{
 	{"S5", "names are listed, values never; delete", "row_S5_list_delete TestMissionS5ListAndDelete"},
 	{"S6", "no way to read a value back", "TestMissionS6WriteOnly"},
 	{"S7", "agents are apart", "TestMissionS7AgentsAreApart"},
-	{"S8", "exposed secrets are variables, and said to be", "row_S8_exposed TestRowS8Overlap"},
+	{"S8", "exposed secrets are variables, and said to be", "row_S8_exposed row_S8_overlap TestRowS8Overlap TestRowS8OverlapAtStart"},
 	{"S9", "a declared secret that is missing stops the run", "row_S9_declared TestMissionS9MissingSecret"},
 	{"S10", "no variable, or an inert placeholder", "TestMissionS10NoVariable"},
 	{"S11", "no change to the code, no proxy setting", "TestMissionS11Requests"},

@@ -79,6 +79,7 @@ type Broker struct {
 	proofs  map[string][]time.Time // by agent: when memory was searched in the last minute
 
 	proving sync.Mutex // held while memory is searched
+	storing sync.Mutex // held while secrets are compared with those that are there, and stored
 
 	rotate   chan struct{} // holds one wish for a rotation of the key
 	rotation rotation

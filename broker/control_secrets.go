@@ -84,16 +84,23 @@ func (b *Broker) setSecrets(_ context.Context, sealed []control.SealedSecret) ([
 
 // storeSecrets stores secrets that were checked, all or none, and lets running sessions follow.
 func (b *Broker) storeSecrets(sealed []control.SealedSecret) error {
-	if err := b.checkOverlap(sealed); err != nil {
-		return err
-	}
-	if err := b.store.SetSecrets(sealed); err != nil {
+	if err := b.storeApart(sealed); err != nil {
 		return err
 	}
 	for i := range sealed {
 		b.followAll(sealed[i].Meta.Agent, sealed[i].Meta.Name)
 	}
 	return nil
+}
+
+// storeApart stores secrets that overlap with nothing that is there, one lot after the other.
+func (b *Broker) storeApart(sealed []control.SealedSecret) error {
+	b.storing.Lock()
+	defer b.storing.Unlock()
+	if err := b.checkOverlap(sealed); err != nil {
+		return err
+	}
+	return b.store.SetSecrets(sealed)
 }
 
 func (b *Broker) checkSecret(s *control.SealedSecret) error {

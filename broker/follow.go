@@ -67,6 +67,10 @@ func (s *live) take(ver store.Version) error {
 		return err
 	}
 	sec.Placeholder = s.record.Placeholder(m.Name)
+	if err := refuseOverlapOf(sec, s.secrets().Exposed()); err != nil {
+		sec.Value.Wipe()
+		return err
+	}
 	for {
 		old := s.secrets()
 		if c, ok := old.Current(m.Name); ok && c.Meta.Version >= m.Version {

@@ -154,6 +154,12 @@ func (d *desk) setFor(agent, name, value string, version int, audience ...string
 // setMeta sets a secret that is what m says.
 func (d *desk) setMeta(m control.Meta, value string) error {
 	d.t.Helper()
+	return d.call("POST", control.PathSecrets, []control.SealedSecret{d.seal(m, value)}, nil)
+}
+
+// seal seals a secret that is what m says.
+func (d *desk) seal(m control.Meta, value string) control.SealedSecret {
+	d.t.Helper()
 	var pk control.PublicKey
 	d.must(d.call("GET", control.PathPublicKey, nil, &pk))
 	key, err := seal.ParsePublicKey(pk.Key)
@@ -161,7 +167,7 @@ func (d *desk) setMeta(m control.Meta, value string) error {
 	m.Created = time.Now()
 	sealed, err := key.Seal([]byte(value), control.AssociatedData(m, pk.ID))
 	d.must(err)
-	return d.call("POST", control.PathSecrets, []control.SealedSecret{{Meta: m, KeyID: pk.ID, Sealed: sealed}}, nil)
+	return control.SealedSecret{Meta: m, KeyID: pk.ID, Sealed: sealed}
 }
 
 // session registers a session of agent and returns where its guest connects.

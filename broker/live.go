@@ -144,6 +144,10 @@ func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := refuseOverlap(set); err != nil {
+		set.Wipe()
+		return nil, err
+	}
 	ln, err := b.listenPlace(record)
 	if err != nil {
 		return nil, err

@@ -68,38 +68,78 @@ func (b *Broker) overlapsNone(m *control.Meta, value secret.Value, batch []contr
 		if err != nil {
 			return err
 		}
-		proxied, exposed := value, other
+		proxied, exposed := credential.Secret{Meta: hidden, Value: value}, other
 		if m.Expose != control.ExposeNone {
-			proxied, exposed = other, value
+			proxied.Value, exposed = other, value
 		}
-		shares := sharesRun(proxied, exposed, credential.Secret{Meta: hidden}.Preset().Prefix)
+		shares := sharesRun(proxied, exposed) >= 0
 		other.Wipe()
 		if shares {
-			return &control.Error{Code: control.CodeInvalid, Message: fmt.Sprintf("%s shares bytes with %s, and one of the two is visible inside the VM while the other must not be", m.Name, name),
-				Hint: fmt.Sprintf("use another value, or set %s with --allow-exposed-overlap: then it is neither masked nor searched for", hidden.Name)}
+			return overlapError(control.CodeInvalid, m.Name, name, hidden.Name)
 		}
 	}
 	return nil
 }
 
-// sharesRun reports whether a run of the proxied value that counts stands in the exposed one, by fingerprints
-// under a key of this call.
-func sharesRun(proxied, exposed secret.Value, prefixes []string) bool {
-	found := false
-	_ = proxied.Use(func(p []byte) error {
-		random := control.RandomPart(p, prefixes)
+// overlapError says that the two secrets overlap, of which hidden is the one that no workload may hold.
+func overlapError(code, name, other, hidden string) error {
+	return &control.Error{Code: code, Message: fmt.Sprintf("%s shares bytes with %s, and one of the two is visible inside the VM while the other must not be", name, other),
+		Hint: fmt.Sprintf("use another value, or set %s with --allow-exposed-overlap: then it is neither masked nor searched for", hidden)}
+}
+
+// refuseOverlap refuses a session whose workload would be given part of what it may not hold. Setting refuses that too;
+// but what a session has was set at other times, and perhaps by another broker.
+func refuseOverlap(set *credential.Set) error {
+	exposed := set.Exposed()
+	if len(exposed) == 0 {
+		return nil
+	}
+	proxied, _ := set.Proxied()
+	for _, p := range proxied {
+		if err := refuseOverlapOf(p, exposed); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refuseOverlapOf refuses a secret that no workload may hold beside what a session's workload was given.
+func refuseOverlapOf(p credential.Secret, exposed []credential.Secret) error {
+	if p.Meta.Overlap {
+		return nil
+	}
+	values := make([]secret.Value, len(exposed))
+	for i, e := range exposed {
+		values[i] = e.Value
+	}
+	if i := sharesRun(p, values...); i >= 0 {
+		return overlapError(control.CodeConflict, p.Meta.Name, exposed[i].Meta.Name, p.Meta.Name)
+	}
+	return nil
+}
+
+// sharesRun returns the first of the exposed values in which a run of the proxied one stands that counts, by fingerprints
+// under a key of this call, or -1.
+func sharesRun(proxied credential.Secret, exposed ...secret.Value) int {
+	found := -1
+	_ = proxied.Value.Use(func(p []byte) error {
+		random := control.RandomPart(p, proxied.Preset().Prefix)
 		width := redact.Run(len(random))
-		seed, windows := maphash.MakeSeed(), map[uint64]int{}
+		seed, windows := maphash.MakeSeed(), make(map[uint64]int, len(random))
 		for i := 0; i+width <= len(random); i++ {
 			windows[maphash.Bytes(seed, random[i:i+width])] = i
 		}
-		return exposed.Use(func(e []byte) error {
-			for j := 0; j+width <= len(e) && !found; j++ {
-				i, ok := windows[maphash.Bytes(seed, e[j:j+width])]
-				found = ok && bytes.Equal(random[i:i+width], e[j:j+width])
-			}
-			return nil
-		})
+		for n := 0; n < len(exposed) && found < 0 && len(windows) > 0; n++ {
+			_ = exposed[n].Use(func(e []byte) error {
+				for j := 0; j+width <= len(e) && found < 0; j++ {
+					if i, ok := windows[maphash.Bytes(seed, e[j:j+width])]; ok && bytes.Equal(random[i:i+width], e[j:j+width]) {
+						found = n
+					}
+				}
+				return nil
+			})
+		}
+		return nil
 	})
 	return found
 }
