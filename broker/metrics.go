@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"runtime/metrics"
 	"strconv"
 	"strings"
 	"time"
@@ -94,9 +95,19 @@ func (b *Broker) gauges() *metric.Gauges {
 	return g
 }
 
+// heapLive is how much of the heap the last collection found in use, in bytes.
+func heapLive() int64 {
+	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(s)
+	if s[0].Value.Kind() != metrics.KindUint64 {
+		return 0
+	}
+	return int64(s[0].Value.Uint64())
+}
+
 // process returns what the operating system says of us. What it does not say is zero.
 func (b *Broker) process() metric.Process {
-	p := metric.Process{Started: b.started, Goroutines: runtime.NumGoroutine()}
+	p := metric.Process{Started: b.started, Goroutines: runtime.NumGoroutine(), HeapLive: heapLive()}
 	var usage unix.Rusage
 	if unix.Getrusage(unix.RUSAGE_SELF, &usage) == nil {
 		p.CPU = time.Duration(usage.Utime.Nano() + usage.Stime.Nano())

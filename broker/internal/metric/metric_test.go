@@ -56,7 +56,7 @@ func TestWrite(t *testing.T) {
 	m.Duration.Observe(time.Hour)
 	f := parse(t, m.Write(&Gauges{
 		Version: "v1 \"quoted\" \\ \n", Sessions: map[string]int{"a": 3}, Streams: 5, Waiting: 1,
-		Process: Process{Started: time.UnixMilli(1_700_000_000_500), Resident: 1 << 30, Open: 12, CPU: 1500 * time.Millisecond, Goroutines: 40},
+		Process: Process{Started: time.UnixMilli(1_700_000_000_500), Resident: 1 << 30, Open: 12, CPU: 1500 * time.Millisecond, Goroutines: 40, HeapLive: 1 << 21},
 	}))
 	for _, tt := range []struct {
 		name   string
@@ -67,7 +67,7 @@ func TestWrite(t *testing.T) {
 		{"torno_exchanges_total", []string{"b", "failed"}, 0}, {"torno_content_bytes_total", []string{"b", "down"}, 1 << 40},
 		{"torno_reasons_total", []string{"denied"}, 2}, {"torno_approvals_total", []string{"allowed"}, 1}, {"torno_sessions", []string{"a"}, 3},
 		{"torno_build_info", []string{"v1 \"quoted\" \\ \n"}, 1}, {"torno_streams", nil, 5}, {"torno_approvals_waiting", nil, 1},
-		{"process_start_time_seconds", nil, 1_700_000_000.5}, {"process_cpu_seconds_total", nil, 1.5}, {"process_open_fds", nil, 12},
+		{"process_start_time_seconds", nil, 1_700_000_000.5}, {"process_cpu_seconds_total", nil, 1.5}, {"process_open_fds", nil, 12}, {"go_gc_heap_live_bytes", nil, 1 << 21},
 	} {
 		if got := value(t, f, tt.name, tt.labels...); got != tt.want {
 			t.Errorf("%s %q: %v, want %v", tt.name, tt.labels, got, tt.want)

@@ -28,6 +28,7 @@ type Process struct {
 	Open       int   // descriptors
 	CPU        time.Duration
 	Goroutines int
+	HeapLive   int64 // bytes of Go's heap that were in use at the last collection
 }
 
 // Write returns all metrics.
@@ -47,6 +48,7 @@ func (m *Metrics) Write(g *Gauges) []byte {
 	p.single("process_open_fds", "gauge", "Descriptors that are open.", float64(g.Process.Open))
 	p.single("process_cpu_seconds_total", "counter", "Processor time of the process.", g.Process.CPU.Seconds())
 	p.single("go_goroutines", "gauge", "Goroutines.", float64(g.Process.Goroutines))
+	p.single("go_gc_heap_live_bytes", "gauge", "Memory of the heap that was in use at the last garbage collection.", float64(g.Process.HeapLive))
 	return p.Bytes()
 }
 
