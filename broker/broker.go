@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -155,6 +156,7 @@ func (b *Broker) Serve(ctx context.Context) error {
 	accepting.Go(func() { b.rotateKeys(ctx) })
 	accepting.Go(func() { b.flushUsage(ctx) })
 	accepting.Go(func() { b.keepTime(ctx.Done()) })
+	accepting.Go(func() { b.watchAll(ctx.Done()) })
 	if numbers != nil {
 		accepting.Go(func() { b.serveMetrics(ctx, numbers) })
 	}
@@ -309,6 +311,13 @@ func (b *Broker) sessions(agent string) []*live {
 	}
 	slices.SortFunc(all, func(x, y *live) int { return x.record.Created().Compare(y.record.Created()) })
 	return all
+}
+
+// all returns the live sessions, in no order.
+func (b *Broker) all() []*live {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Collect(maps.Values(b.live))
 }
 
 // endAll stops serving every session without ending it on record.

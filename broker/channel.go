@@ -161,33 +161,39 @@ func (s *live) leaf(req protocol.LeafRequest) (protocol.LeafResponse, error) {
 	return protocol.LeafResponse{Certificate: der, NotAfter: notAfter}, nil
 }
 
-// sendEvents writes the host's events, one line of JSON each, until the stream or the session ends.
+// sendEvents writes the host's events, one line of JSON each, until the stream or the session ends. Every guest has such a
+// stream and most are idle, so what waits here is kept small, the stack as well.
 func (s *live) sendEvents(ctx context.Context, st *stream) error {
 	head := protocol.Response{Status: 200, Fields: protocol.Fields{{Name: "content-type", Value: "application/x-ndjson"}}}
 	if err := st.w.WriteResponse(&head); err != nil {
 		return err
 	}
+	st.r.Rest()
 	ticker := time.NewTicker(clockInterval)
 	defer ticker.Stop()
-	event := protocol.Event{Type: protocol.EventClock}
-	for {
-		event.Time = time.Now()
-		b, err := json.Marshal(event)
-		if err != nil {
-			return err
-		}
-		if _, err := st.w.Write(append(b, '\n')); err != nil {
-			return err
-		}
-		if err := st.w.Flush(); err != nil {
+	for event := protocol.EventClock; ; {
+		if err := sendEvent(st, event); err != nil {
 			return err
 		}
 		select {
 		case <-ctx.Done():
 			return st.w.Close(nil)
 		case <-ticker.C:
-			event.Type = protocol.EventClock
-		case event.Type = <-s.events:
+			event = protocol.EventClock
+		case event = <-s.events:
 		}
 	}
+}
+
+// sendEvent writes one event.
+func sendEvent(st *stream, event protocol.EventType) error {
+	b, err := json.Marshal(protocol.Event{Type: event, Time: time.Now()})
+	if err == nil {
+		_, err = st.w.Write(append(b, '\n'))
+	}
+	if err == nil {
+		err = st.w.Flush()
+	}
+	st.w.Rest()
+	return err
 }

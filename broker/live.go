@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,7 +34,7 @@ type live struct {
 	agent   string
 	record  *session.Session
 	set     atomic.Pointer[credential.Set]
-	base    map[string]control.Meta // by secret: what it meant when the session began
+	base    map[string]control.Meta // by secret that follows: what it meant when the session began
 	log     *slog.Logger
 	ln      net.Listener
 	events  chan protocol.EventType // to the guest's event stream
@@ -55,6 +54,8 @@ type live struct {
 
 	granting sync.Mutex // held while grants changes
 	grants   atomic.Pointer[[]policy.Grant]
+
+	attended time.Time // when its guest had a stream last, or could not have had one; keepTime's alone
 
 	owner     atomic.Int32 // the process that registered the session; 0: an earlier broker knew
 	signing   atomic.Int64 // bytes of content that are held to be signed
@@ -155,12 +156,17 @@ func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 	s := &live{
 		b: b, id: record.ID(), agent: record.Agent(), record: record, ln: ln,
 		log: slog.New(newSparing(b.log.Handler())).With("session", record.ID(), "agent", record.Agent()), events: make(chan protocol.EventType, 4),
-		base: map[string]control.Meta{},
+		attended: time.Now(),
 	}
 	s.set.Store(set)
 	for _, m := range p.metas {
+		if m.Rotation != control.RotationFollow {
+			continue
+		}
+		if s.follows = true; s.base == nil {
+			s.base = map[string]control.Meta{}
+		}
 		s.base[m.Name] = m
-		s.follows = s.follows || m.Rotation == control.RotationFollow
 	}
 	s.exposed = s.guardExposed()
 	s.paths = p.paths
@@ -185,34 +191,6 @@ func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 	return s, nil
 }
 
-// defaultAbandoned is Config.Abandoned where that is zero.
-const defaultAbandoned = time.Minute
-
-// endAbandoned ends the session when its guest is gone without a word: torno run was killed, or the VM.
-func (s *live) endAbandoned() {
-	after := cmp.Or(s.b.cfg.Abandoned, defaultAbandoned)
-	tick := time.NewTicker(after / 6)
-	defer tick.Stop()
-	seen := time.Now()
-	for {
-		select {
-		case <-s.ctx.Done():
-			return
-		case now := <-tick.C:
-			if !s.record.HelloUsed() || s.stats.forward.Load()+s.stats.channel.Load() > 0 {
-				seen = now
-			}
-			if now.Sub(seen) < after {
-				continue
-			}
-			s.log.Info("the guest is gone, ending the session")
-			if _, err := s.b.finish(s.id, eventAbandoned, "", (*live).end); err != nil {
-				s.log.Error("ending an abandoned session", "err", err)
-			}
-		}
-	}
-}
-
 // maxConns is how many connections of a session are taken up at once: its streams, and some that have yet to say what
 // they are. Further ones wait in the socket's backlog, where they cost the other sessions no descriptors.
 const maxConns = protocol.MaxStreams + channelStreams + 64
@@ -221,8 +199,6 @@ const maxConns = protocol.MaxStreams + channelStreams + 64
 func (s *live) run() {
 	stop := context.AfterFunc(s.ctx, func() { s.ln.Close() })
 	defer stop()
-	s.wg.Go(s.endAbandoned)
-	s.wg.Go(func() { s.watch.run(s.ctx) })
 	s.acceptAll()
 	if errors.Is(s.ctx.Err(), context.DeadlineExceeded) {
 		s.event(eventExpired, "")
@@ -276,21 +252,43 @@ func (s *live) handle(nc net.Conn) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { nc.Close() })()
-	if uid, ok := transport.PeerUID(nc); ok && uid != s.record.PeerUID() {
-		s.log.Warn("peer of another user turned away", "uid", uid)
+	st, kind := s.admit(nc)
+	if st == nil {
 		return
+	}
+	defer s.leave(kind)
+	defer s.survive(kind)
+	if err := s.serve(ctx, st, kind); err != nil && ctx.Err() == nil {
+		s.broke(kind, err)
+	}
+}
+
+// admit lets a connection in, or returns no stream.
+func (s *live) admit(nc net.Conn) (*stream, protocol.Kind) {
+	if !s.knows(nc) {
+		return nil, 0
 	}
 	st, p, err := s.accept(nc)
 	if err != nil {
-		s.log.Info("stream refused", "kind", p.Kind.String(), "err", err)
 		s.refused(p, err)
-		return
+		return nil, 0
 	}
-	defer s.leave(p.Kind)
-	defer s.survive(p.Kind)
-	if err := s.serve(ctx, st, p.Kind); err != nil && ctx.Err() == nil {
-		s.log.Debug("stream ended", "kind", p.Kind.String(), "err", err)
+	return st, p.Kind
+}
+
+// knows reports whether the peer is of the user that the session's guest runs as.
+func (s *live) knows(nc net.Conn) bool {
+	uid, ok := transport.PeerUID(nc)
+	if ok && uid != s.record.PeerUID() {
+		s.log.Warn("peer of another user turned away", "uid", uid)
+		return false
 	}
+	return true
+}
+
+// broke logs why a stream ended.
+func (s *live) broke(kind protocol.Kind, err error) {
+	s.log.Debug("stream ended", "kind", kind.String(), "err", err)
 }
 
 // survive ends one stream, and not the broker, when serving it panics: that is a mistake of ours, and a

@@ -8,10 +8,11 @@ import (
 	"torno.internal/protocol"
 )
 
-// refused records that a stream was not let in. Where it presented the token of another session, the machine
+// refused logs and records that a stream was not let in. Where it presented the token of another session, the machine
 // behind it is a copy of that session's, restored from a snapshot, and not the one that this session was
 // made for: this session ends, and a copy gets nothing on anybody's socket. The other goes on.
 func (s *live) refused(p protocol.Preface, err error) {
+	s.log.Info("stream refused", "kind", p.Kind.String(), "err", err)
 	var status *protocol.StatusError
 	if !errors.As(err, &status) {
 		return

@@ -102,17 +102,19 @@ func (s *live) count(kind protocol.Kind) (count *atomic.Int64, limit int64) {
 
 // serve runs one stream of kind kind until it ends.
 func (s *live) serve(ctx context.Context, st *stream, kind protocol.Kind) error {
-	handle := s.exchange
-	if kind != protocol.KindForward {
-		handle = func(ctx context.Context, st *stream) (bool, error) { return s.channel(ctx, st, kind) }
-	}
 	for {
 		if err := st.nextHead(); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err
 		}
-		reusable, err := handle(ctx, st)
+		var reusable bool
+		var err error
+		if kind == protocol.KindForward {
+			reusable, err = s.exchange(ctx, st)
+		} else {
+			reusable, err = s.channel(ctx, st, kind)
+		}
 		if err != nil || !reusable {
 			return err
 		}

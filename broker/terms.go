@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -82,16 +83,25 @@ func (b *Broker) narrow(s *live) {
 // deadlineInterval is how exact a session's idle and total times are.
 const deadlineInterval = time.Second
 
-// keepTime ends sessions that have been idle for too long, or have lasted too long, until done is closed.
+// defaultAbandoned is Config.Abandoned where that is zero.
+const defaultAbandoned = time.Minute
+
+// keepTime ends sessions that have been idle for too long, have lasted too long, or whose guests are gone, until done is
+// closed. One goroutine does so for all of them: most sessions are idle, and there may be thousands.
 func (b *Broker) keepTime(done <-chan struct{}) {
-	tick := time.NewTicker(deadlineInterval)
+	abandoned := cmp.Or(b.cfg.Abandoned, defaultAbandoned)
+	tick := time.NewTicker(min(deadlineInterval, abandoned/6))
 	defer tick.Stop()
 	for {
 		select {
 		case <-done:
 			return
 		case now := <-tick.C:
-			for s, event := range b.overdue(now) {
+			for _, s := range b.all() {
+				event := s.overdue(now, abandoned)
+				if event == "" || s.ctx.Err() != nil {
+					continue
+				}
 				s.log.Info("ending the session", "why", event)
 				if _, err := b.finish(s.id, event, "", (*live).end); err != nil && !isNotFound(err) {
 					s.log.Error("ending a session", "err", err)
@@ -101,21 +111,22 @@ func (b *Broker) keepTime(done <-chan struct{}) {
 	}
 }
 
-// overdue returns the sessions whose time is over, and the event that this is.
-func (b *Broker) overdue(now time.Time) map[*live]string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	over := map[*live]string{}
-	for _, s := range b.live {
-		t := s.terms.Load()
-		switch {
-		case t.total > 0 && now.Sub(s.record.Created()) >= seconds(t.total):
-			over[s] = eventOver
-		case t.idle > 0 && s.stats.busy.Load() == 0 && now.Sub(time.Unix(0, s.stats.active.Load())) >= seconds(t.idle):
-			over[s] = eventIdle
-		}
+// overdue returns the event that ends the session now; none: it goes on. A session is abandoned when its guest has had no
+// stream for that long: torno run was killed, or the VM.
+func (s *live) overdue(now time.Time, abandoned time.Duration) (event string) {
+	t := s.terms.Load()
+	if s.stats.forward.Load()+s.stats.channel.Load() > 0 || !s.record.HelloUsed() {
+		s.attended = now
 	}
-	return over
+	switch {
+	case t.total > 0 && now.Sub(s.record.Created()) >= seconds(t.total):
+		return eventOver
+	case t.idle > 0 && s.stats.busy.Load() == 0 && now.Sub(time.Unix(0, s.stats.active.Load())) >= seconds(t.idle):
+		return eventIdle
+	case now.Sub(s.attended) >= abandoned:
+		return eventAbandoned
+	}
+	return ""
 }
 
 func seconds(n int) time.Duration { return time.Duration(n) * time.Second }

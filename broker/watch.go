@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"context"
 	"sync"
 	"syscall"
 	"time"
@@ -40,16 +39,18 @@ func (w *watch) remove(st *stream) {
 	delete(w.waiting, st)
 }
 
-// run looks after them until ctx ends.
-func (w *watch) run(ctx context.Context) {
+// watchAll looks after the streams of all sessions until done is closed.
+func (b *Broker) watchAll(done <-chan struct{}) {
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
 	for {
 		select {
-		case <-ctx.Done():
+		case <-done:
 			return
 		case <-tick.C:
-			w.look()
+			for _, s := range b.all() {
+				s.watch.look()
+			}
 		}
 	}
 }

@@ -196,6 +196,13 @@ func (r *Reader) release() {
 	}
 }
 
+// Rest gives the buffer back, if nothing waits in it, until it is needed again: for a stream that stays silent for long.
+func (r *Reader) Rest() {
+	if r.Buffered() == 0 {
+		r.start, r.end, r.buf = 0, 0, nil
+	}
+}
+
 // readSome reads until there is a byte or an error, and never returns both.
 func readSome(src io.Reader, p []byte) (int, error) {
 	for range 100 {

@@ -145,3 +145,46 @@ func diff(t *testing.T, got, want any) {
 		t.Errorf("-want +got:\n%s", d)
 	}
 }
+
+// A stream that rests keeps no buffer, and goes on where it was.
+func TestRest(t *testing.T) {
+	var wire bytes.Buffer
+	w, r := NewWriter(&wire), NewReader(&wire)
+	want := protocol.Response{Status: 200}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(w.WriteResponse(&want))
+	if w.Rest(); len(w.buf) == 0 {
+		t.Fatal("what waits to be written was thrown away")
+	}
+	var got []byte
+	for i := range 3 {
+		_, err := w.Write([]byte{byte('a' + i)})
+		must(err)
+		must(w.Flush())
+		if w.Rest(); w.buf != nil {
+			t.Error("the writer keeps a buffer")
+		}
+		if i == 0 {
+			var resp protocol.Response
+			must(r.ReadResponse(&resp))
+		}
+		b := make([]byte, 1)
+		if r.Rest(); r.Buffered() == 0 && r.buf != nil {
+			t.Error("the reader keeps a buffer")
+		}
+		_, err = io.ReadFull(r, b)
+		must(err)
+		got = append(got, b...)
+	}
+	must(w.Close(nil))
+	rest, err := io.ReadAll(r)
+	must(err)
+	if string(got)+string(rest) != "abc" {
+		t.Errorf("%q arrived, then %q", got, rest)
+	}
+}

@@ -154,6 +154,13 @@ func (w *Writer) Flush() error {
 	return w.flush()
 }
 
+// Rest gives the buffer back, if nothing waits in it, until it is needed again: for a stream that stays silent for long.
+func (w *Writer) Rest() {
+	if len(w.buf) == 0 {
+		w.buf = nil
+	}
+}
+
 // section appends the field section f to b, whose head begins at start, and makes it the buffer; or
 // cuts the buffer back to mark.
 func (w *Writer) section(b []byte, start, mark int, f protocol.Fields, lines int, next state) error {

@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"torno.internal/protocol"
@@ -42,6 +43,22 @@ func newCA(id string, created time.Time) (*x509.Certificate, *ecdsa.PrivateKey, 
 		return nil, nil, err
 	}
 	return cert, key, nil
+}
+
+// An issuer is what is kept in memory of a session's CA certificate: parsed it takes five times as much, and there may be
+// ten thousand sessions.
+type issuer struct {
+	der, subject, keyID []byte // subject and keyID in DER as they stand in it
+	notAfter            time.Time
+}
+
+func issuerOf(c *x509.Certificate) issuer {
+	return issuer{der: c.Raw, subject: c.RawSubject, keyID: slices.Clone(c.SubjectKeyId), notAfter: c.NotAfter}
+}
+
+// parent is what x509.CreateCertificate needs to know of who signs.
+func (i *issuer) parent() *x509.Certificate {
+	return &x509.Certificate{Raw: i.der, RawSubject: i.subject, SubjectKeyId: i.keyID, NotAfter: i.notAfter}
 }
 
 // parseCA reads a CA back. Without keyDER, as an ended session has none, the key is nil.

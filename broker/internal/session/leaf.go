@@ -44,8 +44,8 @@ func (s *Session) IssueLeaf(name string, key []byte) (der []byte, notAfter time.
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	template := leafTemplate(host, now, s.ca.NotAfter)
-	der, err = x509.CreateCertificate(rand.Reader, template, s.ca, public, caKey)
+	template := leafTemplate(host, now, s.ca.notAfter)
+	der, err = x509.CreateCertificate(rand.Reader, template, s.ca.parent(), public, caKey)
 	if err != nil {
 		return nil, time.Time{}, protocol.Refuse(protocol.ReasonInternal, err)
 	}

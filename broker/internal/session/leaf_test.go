@@ -65,7 +65,10 @@ func roots(t testing.TB, s *Session) *x509.CertPool {
 
 func TestCA(t *testing.T) {
 	s := newTestSession(t, newMemory())
-	ca := s.ca
+	ca, err := x509.ParseCertificate(s.ca.der)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if !ca.IsCA || !ca.BasicConstraintsValid || ca.MaxPathLen != 0 || !ca.MaxPathLenZero {
 		t.Errorf("CA %v, path length %d", ca.IsCA, ca.MaxPathLen)
 	}
@@ -274,8 +277,8 @@ func TestLeafEndsWithCA(t *testing.T) {
 		s := newTestSession(t, newMemory())
 		time.Sleep(protocol.SessionLifetime - time.Hour)
 		_, notAfter, err := s.IssueLeaf("example.org", leafKey(t))
-		if err != nil || notAfter.After(s.ca.NotAfter) {
-			t.Errorf("leaf until %v (%v), CA until %v", notAfter, err, s.ca.NotAfter)
+		if err != nil || notAfter.After(s.ca.notAfter) {
+			t.Errorf("leaf until %v (%v), CA until %v", notAfter, err, s.ca.notAfter)
 		}
 	})
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -56,8 +55,7 @@ func New(records Records, req Request) (s *Session, boot []byte, err error) {
 
 func newSession(records Records, rec record, ca *x509.Certificate, key *ecdsa.PrivateKey) *Session {
 	return &Session{
-		records: records, begun: rec.beginning, rec: rec, ca: ca, caKey: key, issued: rec.Leaves,
-		caPEM: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Raw}),
+		records: records, begun: rec.beginning, rec: rec, ca: issuerOf(ca), caKey: key, issued: rec.Leaves,
 	}
 }
 

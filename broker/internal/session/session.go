@@ -5,7 +5,7 @@ package session
 
 import (
 	"crypto/ecdsa"
-	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"maps"
@@ -22,8 +22,7 @@ import (
 type Session struct {
 	records Records
 	begun   beginning
-	ca      *x509.Certificate
-	caPEM   []byte
+	ca      issuer
 
 	mu     sync.Mutex
 	rec    record            // what is on record
@@ -68,7 +67,9 @@ func (s *Session) Placeholder(name string) string { return s.begun.Placeholders[
 func (s *Session) Placeholders() map[string]string { return maps.Clone(s.begun.Placeholders) }
 
 // CAPEM returns the session's CA certificate.
-func (s *Session) CAPEM() []byte { return slices.Clone(s.caPEM) }
+func (s *Session) CAPEM() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.ca.der})
+}
 
 // Format prints the session's id whatever the verb: the record holds tokens and a key.
 func (s *Session) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "session "+s.begun.ID) }
