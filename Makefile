@@ -11,7 +11,7 @@ FUZZTIME    ?= 10s
 CACHE       := $(CURDIR)/.cache
 GOLANGCI     = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.7.2
 
-.PHONY: help build demo images test test-vm test-clients test-docker bench fuzz lint race notice clean deps client-deps
+.PHONY: help build demo images test test-vm test-clients test-docker bench soak fuzz lint race notice clean deps client-deps
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,10 @@ race: ## run the tests under the race detector (needs a C compiler)
 bench: build ## measure the path beside nginx and httputil.ReverseProxy (root, nginx); BENCH=-quick for two minutes
 	$(GO) build -trimpath -o bin/torno-bench ./bench
 	bin/torno-bench $(BENCH)
+
+soak: build ## hold the broker to what is promised under load and in trouble (root; half an hour); SOAK="-for 1m -kills 20"
+	$(GO) build -trimpath -o bin/torno-bench ./bench
+	bin/torno-bench soak $(SOAK)
 
 lint: ## run golangci-lint with the list in .golangci.yml
 	$(GO) run $(GOLANGCI) run ./...

@@ -15,6 +15,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"torno.internal/bench/internal/soak"
 )
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -29,6 +31,15 @@ func run(args []string) int {
 	case len(args) > 0 && args[0] == "load":
 		signal.Ignore(syscall.SIGINT)
 		err = serveLoad(os.Stdin, os.Stdout)
+	case len(args) == 1 && args[0] == soak.WorkloadCommand:
+		err = soak.Workload()
+	case len(args) > 0 && args[0] == "soak":
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+		var machine, load string
+		if machine, load, err = surroundings(); err == nil {
+			err = soak.Main(ctx, args[1:], soak.Report{Machine: machine, Load: load})
+		}
+		stop()
 	default:
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 		err = bench(ctx, args)
