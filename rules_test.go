@@ -179,7 +179,7 @@ var decoders = map[string][]string{
 	"broker/internal/policy":   {"FuzzParseRule", "FuzzReadings"},
 	"broker/internal/redact":   {"FuzzMask"},
 	"broker/internal/session":  {"FuzzDecodeRecord"},
-	"broker/internal/sign":     {"FuzzSigV4", "FuzzChunks", "FuzzDigest", "FuzzHMAC"},
+	"broker/internal/sign":     {"FuzzSigV4", "FuzzChunks", "FuzzDigest", "FuzzHMAC", "FuzzAzure"},
 	"broker/internal/ssh":      {"FuzzWatch", "FuzzAgent", "FuzzLogin", "FuzzKnownHosts"},
 	"broker/internal/store":    {"FuzzDecodeManifest", "FuzzDecodePage", "FuzzDecodeBackup"},
 	"broker/internal/upstream": {"FuzzH2Response", "FuzzH2Section"},

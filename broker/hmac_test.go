@@ -3,10 +3,12 @@ package broker
 import (
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -147,5 +149,45 @@ func TestSignedPassphrase(t *testing.T) {
 	}
 	if !(control.Meta{Inject: control.Injector{Scheme: "hmac", Params: []control.Param{{Name: "preset", Value: "coinbase-exchange"}}}}).Reveals() {
 		t.Error("nobody knows that the signature reveals it")
+	}
+}
+
+// TestSignedAzure signs by Shared Key on the way, also content whose length the workload does not say.
+func TestSignedAzure(t *testing.T) {
+	key := base64.StdEncoding.EncodeToString([]byte("an account's key of sixty-four bytes, as storage accounts have them"))
+	_, stream := openedAs(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		content, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		length := ""
+		if r.ContentLength != 0 {
+			length = strconv.FormatInt(r.ContentLength, 10)
+		}
+		text := r.Method + "\n\n\n" + length + "\n\n" + r.Header.Get("Content-Type") + "\n\n\n\n\n\n" + r.Header.Get("Range") + "\nx-ms-blob-type:" + r.Header.Get("X-Ms-Blob-Type") +
+			"\nx-ms-date:" + r.Header.Get("X-Ms-Date") + "\nx-ms-version:2025-01-05\n/acc" + r.URL.EscapedPath() + "\ncomp:block"
+		plain, _ := base64.StdEncoding.DecodeString(key)
+		m := hmac.New(sha256.New, plain)
+		m.Write([]byte(text))
+		ok := r.Header.Get("Authorization") == "SharedKey acc:"+base64.StdEncoding.EncodeToString(m.Sum(nil)) && len(r.Header.Values("X-Ms-Date")) == 1
+		fmt.Fprintf(w, "%v %d %s", ok, len(content), r.Header.Get("Range"))
+	}), "azure-storage:account=acc", key)
+	for name, c := range map[string]struct {
+		fields  []protocol.Field
+		content string
+	}{
+		"nothing":          {nil, ""},
+		"a range":          {[]protocol.Field{{Name: "range", Value: "bytes=0-9"}}, ""},
+		"a known length":   {[]protocol.Field{{Name: "content-length", Value: "300000"}, {Name: "content-type", Value: "text/plain"}}, strings.Repeat("x", 300_000)},
+		"an unknown one":   {nil, strings.Repeat("x", 200_000)},
+		"one of 20 MiB":    {[]protocol.Field{{Name: "content-length", Value: strconv.Itoa(20 << 20)}}, strings.Repeat("x", 20<<20)},
+		"with its own key": {[]protocol.Field{{Name: "authorization", Value: "SharedKey acc:own"}, {Name: "x-ms-date", Value: "Thu, 01 Jan 1970 00:00:00 GMT"}}, "x"},
+	} {
+		req := get("/c/b%20x?comp=block", append(c.fields, protocol.Field{Name: "x-ms-version", Value: "2025-01-05"}, protocol.Field{Name: "x-ms-blob-type", Value: "BlockBlob"})...)
+		req.Method = "PUT"
+		_, answer, err := stream().ask(req, c.content)
+		if want := fmt.Sprintf("true %d %s", len(c.content), req.Fields.Get("range")); err != nil || answer != want {
+			t.Errorf("%s: %q, %v; want %q", name, answer, err, want)
+		}
 	}
 }

@@ -115,7 +115,7 @@ func (x *exchange) sign(b *body) error {
 	}
 	x.req.Fields = x.use.StripFields(x.req.Fields)
 	r := x.unsigned()
-	r.Content, r.Whole = b.first, b.whole
+	r.Content, r.Whole, r.Length = b.first, b.whole, b.length
 	var err error
 	if x.signing.proof, err = x.prove(r); err != nil {
 		return err

@@ -191,6 +191,10 @@ var schemes = map[string]scheme{
 			param{"alg", false, checkAlg}, param{"kid", false, checkWord}),
 		check: checkRoleParams, value: checkWebIdentity, mints: stsURL, signs: true,
 	},
+	SchemeAzureStorage: {
+		params: []param{{ParamAccount, true, checkAccount}, {ParamService, false, oneOf(ServiceBlob, ServiceQueue, ServiceFile, ServiceTable)}},
+		value:  checkAccountKey, signs: true,
+	},
 
 	SchemeContent: {value: func(_ Injector, value []byte) error { return checkContent(value) }},
 }

@@ -49,7 +49,8 @@ func TestParseScheme(t *testing.T) {
 
 func TestCheckScheme(t *testing.T) {
 	good := []string{"bearer", "basic", "basic:user=me@example.org", "basic:template={KEY}:", "basic:template={KEY}", "git", "git:user=oauth2",
-		"query:name=api_key", "path:template=/bot{KEY}/", "path:template=/services/{KEY}", "cookie:name=session"}
+		"query:name=api_key", "path:template=/bot{KEY}/", "path:template=/services/{KEY}", "cookie:name=session",
+		"azure-storage:account=my-account1,service=table"}
 	for _, as := range good {
 		if err := CheckMeta(schemeMeta(t, as)); err != nil {
 			t.Errorf("%s: %v", as, err)
@@ -64,6 +65,8 @@ func TestCheckScheme(t *testing.T) {
 		{"query", "needs name"}, {"query:name=a&b", "parameter's name"}, {"query:name=a b", "parameter's name"}, {"query:name=a%25", "parameter's name"},
 		{"path", "needs template"}, {"path:template=bot{KEY}", "slash"}, {"path:template=/{KEY}?x", "several ways"}, {"path:template=/%252e/{KEY}", "several ways"},
 		{"path:template=/a//{KEY}", "normal form"}, {"path:template=/a/../{KEY}", "normal form"}, {"path:template=/{KEY}{KEY}", "more than once"},
+		{"azure-storage", "needs account"}, {"azure-storage:account=A", "account's name"}, {"azure-storage:account=" + strings.Repeat("a", maxAccount+1), "account's name"},
+		{"azure-storage:account=a,service=dfs", "none of blob"},
 		{"cookie", "needs name"}, {"cookie:name=a b", "cookie's name"}, {"cookie:name=a;b", "cookie's name"},
 	}
 	for _, tt := range bad {

@@ -57,9 +57,10 @@ const (
 	SchemeRegistry      = "registry"       // a password for a container registry's tokens
 
 	// What follows signs requests, and is never sent.
-	SchemeSigV4   = "sigv4"   // AWS Signature Version 4
-	SchemeMessage = "rfc9421" // HTTP Message Signatures
-	SchemeHMAC    = "hmac"    // an HMAC over what formulas say
+	SchemeSigV4        = "sigv4"         // AWS Signature Version 4
+	SchemeMessage      = "rfc9421"       // HTTP Message Signatures
+	SchemeHMAC         = "hmac"          // an HMAC over what formulas say
+	SchemeAzureStorage = "azure-storage" // Shared Key of Azure Storage
 
 	// What follows is traded for temporary keys, which sign as SchemeSigV4 does.
 	SchemeAWSRole        = "aws-role"         // keys of AWS that assume a role (AssumeRole)

@@ -38,6 +38,11 @@ func (s Secret) Searched() []redact.Secret {
 			}
 		case control.SchemeHMAC:
 			hmacParts(in, value, add)
+		case control.SchemeAzureStorage:
+			if key, err := control.ParseAccountKey(value); err == nil {
+				add(bytes.Clone(value))
+				add(key)
+			}
 		case control.SchemeAssertion, control.SchemeGitHubApp, control.SchemeOAuth2, control.SchemeClientCert, control.SchemeMessage,
 			control.SchemeAWSWebIdentity:
 			privateNumbers(value, add)

@@ -3,7 +3,7 @@
 // another. Every signer binds method, authority, path, query and content as far as its scheme can.
 //
 // The schemes: AWS Signature Version 4 (sigv4.go), HTTP Message Signatures of RFC 9421 (message.go), HMACs over what formulas
-// say (hmac.go).
+// say (hmac.go), Shared Key of Azure Storage (azure.go).
 package sign
 
 import (
@@ -31,6 +31,7 @@ type Request struct {
 	Fields  protocol.Fields // lower case; to Plan as the workload sent them, to Sign as they go out
 	Content []byte          // where Whole is true
 	Whole   bool            // Content is all of the content
+	Length  int64           // of all of it, in bytes; -1: not known. Sign alone may ask
 	Presign bool            // the operator lets requests go out with the proof in the query
 }
 
@@ -92,6 +93,8 @@ func New(m control.Meta) Signer {
 		return newMessage(m.Inject)
 	case control.SchemeHMAC:
 		return newFormulaic(m.Inject)
+	case control.SchemeAzureStorage:
+		return &sharedKey{m.Inject}
 	}
 	return nil
 }

@@ -31,13 +31,13 @@ func TestSchemesPage(t *testing.T) {
 		}
 		files[name] = string(b)
 	}
-	runPage(t, "schemes.md", 36, files)
+	runPage(t, "schemes.md", 37, files)
 }
 
 // addKeys adds the files that schemes of HMACs are set with.
 func addKeys(files map[string]string) {
 	const key64 = "bWFkZS11cC0wMTIzNDU2Nzg5YWJjZGVmZ2hpag=="
-	files["key"], files["key64"], files["id-key"] = "made-up-0123456789abcdef\n", "whsec_"+key64+"\n", "key-1:made-up-0123456789abcdef\n"
+	files["key"], files["key64"], files["id-key"] = "made-up-0123456789abcdef\n", key64+"\n", "key-1:made-up-0123456789abcdef\n"
 	files["id-key64"], files["id-key64-passphrase"] = "key-1:"+key64+"\n", "key-1:"+key64+":made-up-passphrase-0123\n"
 }
 

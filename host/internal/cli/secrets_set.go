@@ -76,7 +76,8 @@ a new value for it needs them no more. --as takes SCHEME[:NAME=VALUE,…], where
   ssh[:user=U]               a private key for SSH, without its passphrase: an
                              agent inside signs with it, and the hosts' keys are
                              sealed with it (--known-hosts)
-  sigv4, rfc9421, hmac       what requests are signed with; it never leaves
+  sigv4, rfc9421, hmac, azure-storage
+                             what requests are signed with; it never leaves
   postgres[:user=U,…]        a password of PostgreSQL, or an address with one
 
 Running sessions keep the version that they began with (--rotation pin), or take
