@@ -174,6 +174,7 @@ var decoders = map[string][]string{
 	"protocol/workspace":       {"FuzzReader", "FuzzHeader"},
 	"broker/internal/audit":    {"FuzzDecode", "FuzzWriteRead"},
 	"broker/internal/decode":   {"FuzzReader"},
+	"broker/internal/metadata": {"FuzzAnswer"},
 	"broker/internal/keyring":  {"FuzzDecodeFile", "FuzzDecodeShare"},
 	"broker/internal/postgres": {"FuzzReadStart", "FuzzLogin"},
 	"broker/internal/policy":   {"FuzzParseRule", "FuzzReadings"},

@@ -60,7 +60,7 @@ func (b *Broker) createSession(ctx context.Context, req control.SessionRequest) 
 	if req.Workload.User == "" {
 		req.Workload.User = p.file.Workload.User
 	}
-	record, boot, err := session.New(b.store, session.Request{SessionRequest: req, Policy: p.file, Secrets: p.uses()})
+	record, boot, err := session.New(b.store, session.Request{SessionRequest: req, Policy: p.file, Secrets: p.uses(), Clouds: p.clouds()})
 	if err != nil {
 		return control.SessionCreated{}, err
 	}

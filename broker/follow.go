@@ -66,7 +66,7 @@ func (s *live) take(ver store.Version) error {
 	if err != nil {
 		return err
 	}
-	sec.Placeholder = s.record.Placeholder(m.Name)
+	sec.Placeholder, sec.Shared = s.record.Placeholder(m.Name), s.record.Shared(m.Inject.Cloud())
 	if err := refuseOverlapOf(sec, s.secrets().Exposed()); err != nil {
 		sec.Value.Wipe()
 		return err

@@ -41,6 +41,7 @@ type exchange struct {
 	coding    string                         // of the answer's content, which is decoded; empty: none, or left as it is
 	id        audit.ID
 	outcome   audit.Outcome
+	cloud     control.Cloud // whose metadata service is asked, for which the broker answers; empty: none's
 	interims  interims
 	signing   signing
 	started   time.Time
@@ -98,6 +99,8 @@ func (s *live) exchange(ctx context.Context, st *stream) (reusable bool, err err
 		x.use.Count(x.started)
 	}
 	switch {
+	case x.cloud != "":
+		return x.answerMetadata()
 	case x.req.Protocol != "":
 		return x.websocket(ctx)
 	case x.req.Method == "CONNECT":

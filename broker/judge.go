@@ -51,6 +51,7 @@ func (x *exchange) judge() error {
 	if connect {
 		return x.judgeTunnel()
 	}
+	x.cloud = x.asksMetadata()
 	return x.selectSecret()
 }
 

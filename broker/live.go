@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -43,6 +44,8 @@ type live struct {
 	guards  guards
 	seen    sightings
 	cancels cancels
+
+	metadataKey [sha256.Size]byte // of tokens of the metadata service
 
 	exposed *redact.Matcher // of the values that the workload was given; nil: none was
 	watch   watch
@@ -139,7 +142,7 @@ func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 		if errors.Is(err, store.ErrRevoked) { // while an earlier broker served the session
 			s, err = credential.Secret{Meta: m, Revoked: true}, nil
 		}
-		s.Placeholder = record.Placeholder(m.Name)
+		s.Placeholder, s.Shared = record.Placeholder(m.Name), record.Shared(m.Inject.Cloud())
 		return s, err
 	})
 	if err != nil {
@@ -156,7 +159,7 @@ func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 	s := &live{
 		b: b, id: record.ID(), agent: record.Agent(), record: record, ln: ln,
 		log: slog.New(newSparing(b.log.Handler())).With("session", record.ID(), "agent", record.Agent()), events: make(chan protocol.EventType, 4),
-		attended: time.Now(),
+		attended: time.Now(), metadataKey: newMetadataKey(),
 	}
 	s.set.Store(set)
 	for _, m := range p.metas {

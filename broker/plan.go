@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"torno.internal/broker/internal/credential"
+	"torno.internal/broker/internal/metadata"
 	"torno.internal/broker/internal/policy"
 	"torno.internal/broker/internal/store"
 	"torno.internal/protocol"
@@ -124,6 +125,9 @@ func (p *plan) compilePresets(ceiling *control.Ceiling) error {
 			return fmt.Errorf("preset %s: %w", preset.Name, err)
 		}
 		p.paths[m.Name] = paths
+	}
+	for _, c := range p.clouds() {
+		also = append(also, metadata.Rules(c)...)
 	}
 	if ceiling != nil && ceiling.Minting == control.MintingPass {
 		deny = nil

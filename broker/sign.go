@@ -149,22 +149,36 @@ func (x *exchange) proof() []credential.Field {
 	return fields
 }
 
-// signingEnv is what SDKs must find to start, where one secret of the session signs for them and has a placeholder.
-// With several the workload says which by the placeholder that it takes as its key's id.
+// signingEnv is what SDKs must find to start, where secrets of the session sign for them: the region and, where one has a
+// placeholder, keys. With several the workload says which by the placeholder that it takes as its key's id.
 func (s *live) signingEnv() []string {
 	var env []string
-	for _, m := range s.secrets().Metas() {
-		p := s.record.Placeholder(m.Name)
-		if !m.SignsAWS() || p == "" {
-			continue
-		}
-		if env != nil {
-			return nil
-		}
-		env = []string{"AWS_ACCESS_KEY_ID=" + p, "AWS_SECRET_ACCESS_KEY=" + p}
-		if region := m.Inject.Param(control.ParamRegion); region != "" {
-			env = append(env, "AWS_REGION="+region, "AWS_DEFAULT_REGION="+region)
+	region, found := s.region(), 0
+	for _, sec := range s.secrets().OfCloud(control.CloudAWS) {
+		if p := sec.Placeholder; p != "" {
+			env = []string{"AWS_ACCESS_KEY_ID=" + p, "AWS_SECRET_ACCESS_KEY=" + p}
+			region = sec.Meta.Inject.Param(control.ParamRegion)
+			found++
 		}
 	}
+	if found > 1 {
+		env, region = nil, s.region()
+	}
+	if region != "" {
+		env = append(env, "AWS_REGION="+region, "AWS_DEFAULT_REGION="+region)
+	}
 	return env
+}
+
+// region returns the region that all secrets of AWS's are for, or "".
+func (s *live) region() string {
+	region := ""
+	for i, sec := range s.secrets().OfCloud(control.CloudAWS) {
+		r := sec.Meta.Inject.Param(control.ParamRegion)
+		if i > 0 && r != region {
+			return ""
+		}
+		region = r
+	}
+	return region
 }

@@ -20,12 +20,13 @@ const (
 	gatewayKeyID  = "AKIATESTGATEWAY00001"
 	gatewaySecret = "q7Rw2mXz9Lk4Tv8Yb3Nc6Hj1Ds5Fg0PaEuIoKiMn"
 	gatewayHost   = "s3.eu-central-1.amazonaws.com"
+	bucketHost    = "my-bucket." + gatewayHost
 )
 
-// A gateway is versitygw, an object store that verifies every signature, for gatewayHost.
+// A gateway is versitygw, an object store that verifies every signature, for gatewayHost and bucketHost.
 type gateway struct{ toml string }
 
-// newGateway starts a gateway with the bucket "things" in it.
+// newGateway starts a gateway with the buckets "things" and "my-bucket" in it.
 func newGateway(t *testing.T) *gateway {
 	t.Helper()
 	program, err := filepath.Abs("../.cache/versitygw/versitygw")
@@ -39,10 +40,12 @@ func newGateway(t *testing.T) *gateway {
 		t.Skip("versitygw is not built (try: make client-deps)")
 	}
 	dir := t.TempDir()
-	if err := os.MkdirAll(filepath.Join(dir, "data", "things"), 0o755); err != nil {
-		t.Fatal(err)
+	for _, bucket := range []string{"things", "my-bucket"} {
+		if err := os.MkdirAll(filepath.Join(dir, "data", bucket), 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
-	cert, ca := issue(t, []string{gatewayHost})
+	cert, ca := issue(t, []string{gatewayHost, bucketHost})
 	key, err := x509.MarshalECPrivateKey(cert.PrivateKey.(*ecdsa.PrivateKey))
 	if err != nil {
 		t.Fatal(err)
@@ -56,7 +59,7 @@ func newGateway(t *testing.T) *gateway {
 		}
 	}
 	address := freeAddress(t)
-	cmd := exec.Command(program, "--port", address, "--region", "eu-central-1", "--quiet",
+	cmd := exec.Command(program, "--port", address, "--region", "eu-central-1", "--virtual-domain", gatewayHost, "--quiet",
 		"--cert", filepath.Join(dir, "cert.pem"), "--key", filepath.Join(dir, "key.pem"), "posix", filepath.Join(dir, "data"))
 	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY_ID="+gatewayKeyID, "ROOT_SECRET_ACCESS_KEY="+gatewaySecret)
 	log := &strings.Builder{}
@@ -72,7 +75,11 @@ func newGateway(t *testing.T) *gateway {
 		}
 	})
 	awaitListener(t, address)
-	return &gateway{fmt.Sprintf("[[upstream]]\nhost = %q\ndial = %q\nca = %q\n", gatewayHost, address, filepath.Join(dir, "ca.pem"))}
+	toml := ""
+	for _, host := range []string{gatewayHost, bucketHost} {
+		toml += fmt.Sprintf("[[upstream]]\nhost = %q\ndial = %q\nca = %q\n", host, address, filepath.Join(dir, "ca.pem"))
+	}
+	return &gateway{toml}
 }
 
 // freeAddress returns an address of the loopback interface that nobody listens on.

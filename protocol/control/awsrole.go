@@ -43,15 +43,6 @@ func roleParams(more ...param) []param {
 	}, more...)
 }
 
-// SignsAWS reports whether requests are signed by AWS Signature Version 4, with the secret or with keys got for it.
-func (m Meta) SignsAWS() bool {
-	switch m.Inject.Scheme {
-	case SchemeSigV4, SchemeAWSRole, SchemeAWSWebIdentity:
-		return true
-	}
-	return false
-}
-
 // stsDomains are where each partition has its endpoints of STS.
 var stsDomains = map[string]string{"aws": "amazonaws.com", "aws-us-gov": "amazonaws.com", "aws-cn": "amazonaws.com.cn"}
 

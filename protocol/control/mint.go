@@ -218,6 +218,19 @@ func ParseGoogleKey(value []byte) (GoogleKey, error) {
 	return k, nil
 }
 
+// GoogleAccount returns what of a JSON key of Google's is no secret: the service account that it is of and its project, as far
+// as they are there.
+func GoogleAccount(value []byte) (email, project string) {
+	var k struct {
+		Email   string `json:"client_email"`
+		Project string `json:"project_id"`
+	}
+	if json.Unmarshal(value, &k) != nil || badFieldByte([]byte(k.Email+k.Project)) >= 0 || strings.ContainsAny(k.Email+k.Project, "/ ") {
+		return "", ""
+	}
+	return k.Email, k.Project
+}
+
 // checkGoogleKey accepts a JSON key whose token endpoint, if it names one, is the one that is sealed.
 func checkGoogleKey(in Injector, value []byte) error {
 	k, err := ParseGoogleKey(value)

@@ -99,6 +99,7 @@ type scheme struct {
 	mints  func(in Injector) string // the URL of the token endpoint; nil: the secret itself is sent
 	signs  bool                     // the secret is never sent, and proofs made with it are
 	fields bool                     // it takes headers
+	cloud  Cloud                    // whose SDKs it authorises
 }
 
 // A param is one parameter that a scheme takes.
@@ -145,11 +146,11 @@ var schemes = map[string]scheme{
 	},
 	SchemeGoogle: {
 		params: []param{{"scope", false, checkScope}, {"audience", false, checkScope}, {"token", false, checkTokenURL}},
-		check:  checkGoogle, value: checkGoogleKey, mints: googleTokens,
+		check:  checkGoogle, value: checkGoogleKey, mints: googleTokens, cloud: CloudGoogle,
 	},
 	SchemeAzure: {
 		params: []param{{"tenant", true, checkSegment}, {"id", true, checkWord}, {"scope", false, checkScope}, {"login", false, checkTokenURL}},
-		value:  checkSent, mints: azureTokens,
+		value:  checkSent, mints: azureTokens, cloud: CloudAzure,
 	},
 	SchemeRegistry: {
 		params: []param{{"realm", true, checkTokenURL}, {"service", true, checkWord}, {"user", false, checkUser}},
@@ -173,7 +174,10 @@ var schemes = map[string]scheme{
 		},
 		value: checkMessageKey, signs: true,
 	},
-	SchemeSigV4: {params: []param{{ParamService, false, checkScopePart}, {ParamRegion, false, checkScopePart}}, value: checkAWSKeys, signs: true},
+	SchemeSigV4: {
+		params: []param{{ParamService, false, checkScopePart}, {ParamRegion, false, checkScopePart}},
+		value:  checkAWSKeys, signs: true, cloud: CloudAWS,
+	},
 	SchemeHMAC: {
 		params: []param{
 			{ParamPreset, false, checkLater}, {ParamSign, false, checkFormula}, {ParamInner, false, checkFormula}, {ParamHash, false, oneOf(Hashes...)},
@@ -184,12 +188,12 @@ var schemes = map[string]scheme{
 	},
 	SchemeAWSRole: {
 		params: roleParams(param{ParamExternalID, false, checkExternalID}),
-		check:  checkRoleParams, value: checkAWSKeys, mints: stsURL, signs: true,
+		check:  checkRoleParams, value: checkAWSKeys, mints: stsURL, signs: true, cloud: CloudAWS,
 	},
 	SchemeAWSWebIdentity: {
 		params: roleParams(param{"iss", false, checkWord}, param{"sub", false, checkWord}, param{"aud", false, checkWord},
 			param{"alg", false, checkAlg}, param{"kid", false, checkWord}),
-		check: checkRoleParams, value: checkWebIdentity, mints: stsURL, signs: true,
+		check: checkRoleParams, value: checkWebIdentity, mints: stsURL, signs: true, cloud: CloudAWS,
 	},
 	SchemeAzureStorage: {
 		params: []param{{ParamAccount, true, checkAccount}, {ParamService, false, oneOf(ServiceBlob, ServiceQueue, ServiceFile, ServiceTable)}},

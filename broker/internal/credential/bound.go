@@ -30,11 +30,22 @@ func (s *Set) Bound(a protocol.Authority) []Secret {
 // Apart returns the secrets of a scheme that go into no HTTP request, but for those that are revoked or expired. The Set
 // owns their values.
 func (s *Set) Apart(scheme string) []Secret {
+	return s.usable(func(m *control.Meta) bool { return m.Inject.Scheme == scheme })
+}
+
+// OfCloud returns the secrets that authorise the SDKs of a cloud, but for those that are revoked or expired. The Set owns
+// their values.
+func (s *Set) OfCloud(c control.Cloud) []Secret {
+	return s.usable(func(m *control.Meta) bool { return m.Inject.Cloud() == c && len(m.Audience) > 0 })
+}
+
+// usable returns the proxied secrets that fit and are neither revoked nor expired.
+func (s *Set) usable(fits func(*control.Meta) bool) []Secret {
 	var all []Secret
 	for _, sec := range s.secrets {
 		m := &sec.Meta
 		expired := !m.Expires.IsZero() && !time.Now().Before(m.Expires)
-		if m.Inject.Scheme == scheme && m.Expose == control.ExposeNone && !expired && !s.revoked[version{m.Name, m.Version}] {
+		if fits(m) && m.Expose == control.ExposeNone && !expired && !s.revoked[version{m.Name, m.Version}] {
 			all = append(all, sec)
 		}
 	}

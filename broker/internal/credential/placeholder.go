@@ -42,6 +42,10 @@ func PlaceholderFor(key string) (string, error) {
 	return NewPlaceholder(DefaultShape)
 }
 
+// SharedShape is the shape of placeholders that stand for any secret of a cloud: base64url of whole bytes as well, so that one
+// may be the signature of what clients read as a token.
+const SharedShape = "*64"
+
 // random62 returns n random characters, each as likely as the others.
 func random62(n int) string {
 	const fair = 256 - 256%len(base62) // bytes from here on would favour the first characters

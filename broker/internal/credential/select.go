@@ -72,6 +72,11 @@ type positions struct {
 func (p *positions) look(where, text string) {
 	marks(text, func(before, from string) bool {
 		u := p.set.owner(before, from)
+		if all := p.set.sharers(from); len(all) > 0 {
+			if u = p.meant(all); u == nil { // the host says which, or that there are several
+				return true
+			}
+		}
 		switch {
 		case p.misplaced != nil && !slices.Contains(p.candidates, u):
 		case u == nil:
@@ -85,6 +90,24 @@ func (p *positions) look(where, text string) {
 		}
 		return p.several == nil
 	})
+}
+
+// meant returns which of the secrets that share a placeholder it stands for: the one that is bound here; nil if there are
+// several. If there is none it returns any of them.
+func (p *positions) meant(sharers []*Use) (u *Use) {
+	for _, c := range p.candidates {
+		switch {
+		case !slices.Contains(sharers, c):
+		case u != nil:
+			return nil
+		default:
+			u = c
+		}
+	}
+	if u == nil {
+		return sharers[0]
+	}
+	return u
 }
 
 // secured reports whether http to a means an origin that a secret is bound to: the same host and port,
@@ -101,7 +124,7 @@ func (s *Set) secured(a protocol.Authority) bool {
 }
 
 // HasPlaceholders reports whether the workload holds any.
-func (s *Set) HasPlaceholders() bool { return len(s.byMark) > 0 }
+func (s *Set) HasPlaceholders() bool { return len(s.byMark)+len(s.shared) > 0 }
 
 // Placeholders counts the placeholders in a request's head, wherever they stand, if the session has any.
 func (s *Set) Placeholders(path string, fields protocol.Fields) int {
@@ -113,6 +136,16 @@ func (s *Set) Placeholders(path string, fields protocol.Fields) int {
 		n += strings.Count(fields[i].Value, control.PlaceholderMark)
 	}
 	return n
+}
+
+// sharers returns the secrets that the placeholder whose mark begins from may stand for, if it is one that several may share.
+func (s *Set) sharers(from string) []*Use {
+	for p, all := range s.shared {
+		if strings.HasPrefix(from, p) {
+			return all
+		}
+	}
+	return nil
 }
 
 // owner returns the secret whose placeholder stands where its mark begins from, or nil.

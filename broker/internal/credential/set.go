@@ -17,6 +17,7 @@ type Secret struct {
 	Meta        control.Meta
 	Value       secret.Value // zero in a Set that only answers questions, and once the version is revoked
 	Placeholder string       // what the workload holds instead; empty: nothing
+	Shared      string       // what it may hold instead of any secret of the same cloud; empty: nothing
 	Revoked     bool         // requests that would get it are refused
 
 	Used func(now time.Time) // called for each request that it is used for; nil: nobody counts
@@ -27,6 +28,7 @@ type Secret struct {
 type Set struct {
 	byOrigin map[protocol.Authority][]*Use // proxied secrets, by name
 	byMark   []*Use                        // those with a placeholder
+	shared   map[string][]*Use             // those with a shared one, by that
 	position map[string]bool               // folded names of fields that are credential positions
 	secrets  []Secret
 	former   []Secret         // versions that others have taken the place of
@@ -60,6 +62,7 @@ func NewSet(secrets []Secret) (*Set, error) {
 	s := &Set{
 		byOrigin: map[protocol.Authority][]*Use{},
 		position: map[string]bool{},
+		shared:   map[string][]*Use{},
 		secrets:  slices.Clone(secrets),
 		revoked:  map[version]bool{},
 	}
@@ -111,8 +114,14 @@ func (s *Set) add(sec Secret) error {
 	return s.addMark(u)
 }
 
-// addMark makes u known by its placeholder, if it has one.
+// addMark makes u known by its placeholders, as far as it has any.
 func (s *Set) addMark(u *Use) error {
+	if shared := u.secret.Shared; shared != "" {
+		if !strings.HasPrefix(shared, control.PlaceholderMark) {
+			return fmt.Errorf("secret %s: the placeholder of its cloud is not one", u.Name)
+		}
+		s.shared[shared] = append(s.shared[shared], u)
+	}
 	if u.secret.Placeholder == "" {
 		return nil
 	}

@@ -24,6 +24,7 @@ type Request struct {
 	control.SessionRequest
 	Policy  control.AgentPolicy // as approved
 	Secrets []control.SecretUse // the versions to pin
+	Clouds  []control.Cloud     // whose SDKs are to find placeholders
 }
 
 // New makes a session and stores it. The session waits for its guest's hello, which must carry boot unless
@@ -89,6 +90,16 @@ func newRecord(req Request, now time.Time) (record, error) {
 	}
 	if req.PeerUID != nil {
 		rec.PeerUID = *req.PeerUID
+	}
+	for _, c := range req.Clouds {
+		p, err := credential.NewPlaceholder(credential.SharedShape)
+		if err != nil {
+			return record{}, err
+		}
+		if rec.Clouds == nil {
+			rec.Clouds = map[control.Cloud]string{}
+		}
+		rec.Clouds[c] = p
 	}
 	for _, u := range rec.Secrets {
 		if !u.Placeholder {

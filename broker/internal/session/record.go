@@ -60,6 +60,8 @@ type beginning struct {
 	Created      time.Time           `json:"created"`
 	CA           []byte              `json:"ca"` // certificate, DER
 
+	Clouds map[control.Cloud]string `json:"clouds,omitempty"` // placeholders that any secret of a cloud shares
+
 	Socket    string `json:"socket,omitempty"` // hybrid:///P
 	CID       uint32 `json:"cid,omitempty"`
 	BootHash  []byte `json:"boot_hash,omitempty"` // SHA-256 of the boot nonce; none: hello needs none

@@ -63,6 +63,9 @@ func (s *Session) Secrets() []control.SecretUse { return slices.Clone(s.begun.Se
 // Placeholder returns what the workload holds instead of the secret called name, or "".
 func (s *Session) Placeholder(name string) string { return s.begun.Placeholders[name] }
 
+// Shared returns what the workload may hold instead of any secret of a cloud, or "".
+func (s *Session) Shared(c control.Cloud) string { return s.begun.Clouds[c] }
+
 // Placeholders returns all placeholders, by secret.
 func (s *Session) Placeholders() map[string]string { return maps.Clone(s.begun.Placeholders) }
 
