@@ -23,6 +23,7 @@ import (
 	"torno.internal/broker/internal/feed"
 	"torno.internal/broker/internal/metric"
 	"torno.internal/broker/internal/mint"
+	"torno.internal/broker/internal/pluginhost"
 	"torno.internal/broker/internal/redact"
 	"torno.internal/broker/internal/store"
 	"torno.internal/broker/internal/upstream"
@@ -63,6 +64,7 @@ type Broker struct {
 	upstream *upstream.Client
 	matchers redact.Cache
 	mints    *mint.Minter
+	plugins  *pluginhost.Host
 	desk     *approval.Desk
 	feed     feed.Feed
 	metrics  metric.Metrics
@@ -112,6 +114,9 @@ func Open(cfg Config) (*Broker, error) {
 	if err := b.anchorStore(); err != nil {
 		return nil, errors.Join(err, b.audit.Close(), b.store.Close())
 	}
+	if b.plugins, err = pluginhost.New(cfg.Operator.Plugins, cfg.RuntimeDir, b.notePlugin); err != nil {
+		return nil, errors.Join(err, b.audit.Close(), b.store.Close())
+	}
 	b.recordStart()
 	b.upstream = upstream.New(uc)
 	b.mints = mint.New(fetcher{b.upstream}, b.noteMint)
@@ -126,6 +131,7 @@ func Open(cfg Config) (*Broker, error) {
 // Close ends what is still open and closes the state.
 func (b *Broker) Close() error {
 	b.mints.Close()
+	b.plugins.Close()
 	b.recordOwn(&audit.Record{Event: eventStopped})
 	return errors.Join(b.upstream.Close(), b.audit.Close(), b.store.Close())
 }

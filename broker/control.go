@@ -51,6 +51,8 @@ func (b *Broker) router() *ctlserver.Router {
 	mux.Handle("POST "+control.PathAuditQuery, http.HandlerFunc(b.queryAudit))
 	mux.Handle("POST "+control.PathAuditCheckpoint, http.HandlerFunc(b.checkpointAudit))
 	mux.Handle("GET "+control.PathAuditKeys, ctlserver.Get(b.log, b.auditKeys))
+	mux.Handle("GET "+control.PathPlugins, ctlserver.Get(b.log, b.listPlugins))
+	mux.Handle("POST "+control.PathPluginCheck, ctlserver.Handle(b.log, b.checkPlugin))
 	return mux
 }
 

@@ -25,6 +25,8 @@ func main() {
 			os.Exit(namespace.Enter())
 		case namespace.ProbeCommand:
 			os.Exit(namespace.Probe())
+		case cli.PluginExecCommand: // becomes a plugin
+			os.Exit(cli.PluginExec())
 		case vmm.ExecCommand: // becomes QEMU
 			os.Exit(vmm.Exec(os.Args[2:]))
 		}

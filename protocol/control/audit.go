@@ -32,6 +32,8 @@ type AuditRecord struct {
 	Reason       string   `json:"reason,omitempty"`
 	Secret       string   `json:"secret,omitempty"`
 	Version      int      `json:"version,omitempty"`
+	Fetched      string   `json:"fetched,omitempty"`      // the version of Secret, in the words of the source that it was fetched from
+	Plugin       string   `json:"plugin,omitempty"`       // that the event is about
 	Placeholders int      `json:"placeholders,omitempty"` // how many stood in the request's head; of an end: in its content
 	SHA256       string   `json:"sha256,omitempty"`       // of what the event is about, hex
 	Commit       uint64   `json:"commit,omitempty"`       // of the store, which the event is about

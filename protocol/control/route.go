@@ -44,6 +44,9 @@ var Routes = []Route{
 	{Method: "POST", Path: PathRevoke, Query: []string{"agent", "name", "version"}, Out: []SecretVersion{}, Does: "Ends the use of a version at once, or of all of them, and returns those."},
 	{Method: "POST", Path: PathImport, In: Import{}, Out: []SecretInfo{}, Does: "Sets secrets that were sealed on another machine, all or none."},
 
+	{Method: "GET", Path: PathPlugins, Out: []PluginInfo{}, Does: "The plugins that the operator's file declares, by name. Their programs are read, to say whether they are the declared ones."},
+	{Method: "POST", Path: PathPluginCheck, In: PluginCheck{}, Out: PluginReport{}, Does: "Starts a plugin apart from the one that serves, tries it, and says how far it got. What it fetched is not shown."},
+
 	{Method: "GET", Path: PathKey, Out: KeyInfo{}, Does: "What can be said of the broker's private key."},
 	{Method: "POST", Path: PathKey + "/rotate", Out: KeyInfo{}, Does: "Begins to seal all to a new key, and returns at once."},
 	{Method: "POST", Path: PathKey + "/protect", In: KeyProtection{}, Out: KeyInfo{}, Does: "Changes what opens the key file."},

@@ -47,6 +47,8 @@ var members = []member{
 	{"reason", func(r *control.AuditRecord) any { return &r.Reason }},
 	{"secret", func(r *control.AuditRecord) any { return &r.Secret }},
 	{"version", func(r *control.AuditRecord) any { return &r.Version }},
+	{"fetched", func(r *control.AuditRecord) any { return &r.Fetched }},
+	{"plugin", func(r *control.AuditRecord) any { return &r.Plugin }},
 	{"placeholders", func(r *control.AuditRecord) any { return &r.Placeholders }},
 	{"sha256", func(r *control.AuditRecord) any { return &r.SHA256 }},
 	{"commit", func(r *control.AuditRecord) any { return &r.Commit }},

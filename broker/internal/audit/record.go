@@ -15,6 +15,7 @@ const (
 	maxValue   = 256     // of a field's value
 	maxValues  = 4 << 10 // of all values; behind them fields have names alone
 	maxRule    = 2 << 10 // of a rule
+	maxFetched = 128     // of a source's version
 )
 
 // How much is kept in an end, in bytes as they are written: it has to fit into the room that was kept for it.
@@ -40,6 +41,8 @@ type Record struct {
 	Reason              string          // why it was refused
 	Secret              string          // the secret used, or that the event is about
 	Version             int
+	Fetched             string // which version of it, in the words of the source that has it
+	Plugin              string // that the event is about
 	Placeholders        int    // how many stand in the request's head
 	SHA256              string // of what the event is about
 	Commit              uint64 // of the store, which the event is about; 0: of none
@@ -94,6 +97,8 @@ func (r *Record) appendTo(b []byte) []byte {
 	b = appendPair(b, "reason", clip(r.Reason, maxValue))
 	b = appendPair(b, "secret", r.Secret)
 	b = appendCount(b, "version", int64(r.Version))
+	b = appendPair(b, "fetched", clip(r.Fetched, maxFetched))
+	b = appendPair(b, "plugin", r.Plugin)
 	b = appendCount(b, "placeholders", int64(r.Placeholders))
 	b = appendPair(b, "sha256", r.SHA256)
 	b = appendCommit(b, r.Commit, r.Manifest)

@@ -145,7 +145,7 @@ $XDG_STATE_HOME/torno); XDG_RUNTIME_DIR holds its sockets (default: /run).`,
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsagesWrapped 80"))
 	root.AddCommand(
 		newDemoCommand(), newDoctorCommand(version), newInitCommand(), newServeCommand(version), newReloadCommand(), newRunCommand(),
-		newTrustCommand(), newSecretsCommand(), newKeyCommand(), newStoreCommand(), newSessionsCommand(), newPolicyCommand(), newApprovalsCommand(), newAuditCommand(), newImageCommand(), newWorkspaceCommand(), newVMCommand(),
+		newTrustCommand(), newSecretsCommand(), newPluginCommand(), newKeyCommand(), newStoreCommand(), newSessionsCommand(), newPolicyCommand(), newApprovalsCommand(), newAuditCommand(), newImageCommand(), newWorkspaceCommand(), newVMCommand(),
 		newTUICommand(), newVersionCommand(version), newManualCommand(version),
 	)
 	root.AddCommand(helpTopics()...)

@@ -36,6 +36,7 @@ func ParseBroker(file string, b []byte) (control.Config, error) {
 	c.Metrics = readMetrics(t.table("metrics"))
 	c.Key = readKey(t.table("key"))
 	c.Audit = readAudit(t.table("audit"))
+	c.Plugins = readPlugins(t.table("plugins"), dir)
 	t.done()
 	if err := newErrors(file, t.doc.problems); err != nil {
 		return control.Config{}, err
