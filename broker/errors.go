@@ -31,6 +31,8 @@ func Hint(err error) string {
 		return dir.Hint
 	case errors.Is(err, keyring.ErrNoKey):
 		return "torno key recover puts the key together from shares; a backup of the file \"key\" does too"
+	case errors.Is(err, store.ErrDamaged):
+		return store.DamagedHint
 	case errors.Is(err, store.ErrTampered):
 		return "torno store restore brings a backup back"
 	}

@@ -33,7 +33,7 @@ const SocketName = "control"
 
 // An Error is the body of every response whose status is 400 or above.
 type Error struct {
-	Code    string `json:"code"`           // stable, for programs: "not_found", "conflict", "invalid", "busy", "missing_secret", "untrusted", "tampered", "internal"
+	Code    string `json:"code"`           // stable, for programs: "not_found", "conflict", "invalid", "busy", "missing_secret", "untrusted", "tampered", "damaged", "internal"
 	Message string `json:"message"`        // for people
 	Hint    string `json:"hint,omitempty"` // what to do about it
 }
@@ -49,6 +49,7 @@ const (
 	CodeMissingSecret = "missing_secret" // the agent file declares a secret that is not set
 	CodeUntrusted     = "untrusted"      // the agent file is not approved, or has changed since
 	CodeTampered      = "tampered"       // something was changed outside of torno
+	CodeDamaged       = "damaged"        // the store's file is damaged: nothing is read or written until it is restored
 	CodeInternal      = "internal"       // the broker failed; its log says why
 )
 

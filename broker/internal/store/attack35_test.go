@@ -151,7 +151,7 @@ func TestAttack35DeletedPutBack(t *testing.T) {
 	s := openStore(t, dir)
 	set(t, s, sealed(t, s, "a", "K", 1, "one"))
 	var old []byte
-	if err := s.db.View(func(tx *bbolt.Tx) error {
+	if err := s.file.read(func(tx *bbolt.Tx) error {
 		old = bytes.Clone(tx.Bucket(bucketSecrets).Get(versionKey("a", "K", 1)))
 		return nil
 	}); err != nil || old == nil {

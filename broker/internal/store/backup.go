@@ -13,8 +13,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"go.etcd.io/bbolt"
-
 	"torno.internal/broker/internal/keyring"
 )
 
@@ -111,7 +109,7 @@ func VerifyBackup(dir string, r io.Reader, holders ...keyring.Holder) (BackupInf
 		return BackupInfo{}, Verdict{}, err
 	}
 	v, err := s.Verify()
-	return info, v, errors.Join(err, s.db.Close())
+	return info, v, errors.Join(err, s.file.close())
 }
 
 // Restore puts the store of a backup into dir, which no process may have open. The restored store follows on what a has
@@ -131,7 +129,7 @@ func Restore(dir string, r io.Reader, a Anchor, force bool, holders ...keyring.H
 			return err
 		}
 		v, err = s.restored(a)
-		if err = errors.Join(err, s.db.Close()); err != nil {
+		if err = errors.Join(err, s.file.close()); err != nil {
 			return err
 		}
 		if statErr == nil {
@@ -220,7 +218,7 @@ func (s *Store) openBackup(r io.Reader, path string, holders []keyring.Holder) (
 	if err != nil {
 		return BackupInfo{}, fmt.Errorf("the backup: %w", err)
 	}
-	s.db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
+	s.file, err = openFile(path, false)
 	if err != nil {
 		return BackupInfo{}, fmt.Errorf("the backup: %w", err)
 	}

@@ -3,6 +3,8 @@ package store
 import (
 	"errors"
 	"fmt"
+
+	"torno.internal/protocol/control"
 )
 
 // The errors that callers match.
@@ -11,6 +13,7 @@ var (
 	ErrConflict = errors.New("version conflict")
 	ErrTampered = errors.New("changed outside of torno")
 	ErrOldKey   = errors.New("sealed to another key")
+	ErrDamaged  = errors.New("the store's file is damaged")
 )
 
 // A BusyError means that another process has the state directory open.
@@ -55,3 +58,27 @@ func (e *TamperedError) subject() string {
 	}
 	return fmt.Sprintf("secret %q of agent %q", e.Name, e.Agent)
 }
+
+// A DamagedError says that the store's file, or a page of it, is not what can be read: a disk that fails, a copy that was cut
+// short. Nothing is read or written until it was replaced. It matches ErrDamaged, and is a *control.Error for those who ask
+// the broker.
+type DamagedError struct {
+	Path string
+	Why  string // for people: which page, and what is wrong with it
+}
+
+func (e *DamagedError) Error() string { return fmt.Sprintf("%v: %q: %s", ErrDamaged, e.Path, e.Why) }
+
+func (e *DamagedError) Unwrap() error { return ErrDamaged }
+
+// As implements what errors.As looks for.
+func (e *DamagedError) As(target any) bool {
+	ce, ok := target.(**control.Error)
+	if ok {
+		*ce = &control.Error{Code: control.CodeDamaged, Message: e.Error(), Hint: DamagedHint}
+	}
+	return ok
+}
+
+// DamagedHint says what to do about a *DamagedError.
+const DamagedHint = "end the broker, then torno store restore --force BACKUP, which keeps the damaged file beside it; look at the disk"

@@ -44,7 +44,7 @@ type view struct {
 // view calls f with a view of l.
 func (s *Store) view(l *ledger, f func(*view) error) error {
 	ks := s.keys()
-	return s.db.View(func(tx *bbolt.Tx) error {
+	return s.file.read(func(tx *bbolt.Tx) error {
 		v, err := newView(l, tx, ks)
 		if err != nil {
 			return err
@@ -177,7 +177,7 @@ func (s *Store) change(l *ledger, f func(*edit) ([]Change, error)) error {
 func (s *Store) commit(l *ledger, number uint64, f func(*edit) ([]Change, error)) error {
 	var next *manifest
 	var raw []byte
-	err := s.db.Update(func(tx *bbolt.Tx) error {
+	err := s.file.write(func(tx *bbolt.Tx) error {
 		v, err := newView(l, tx, s.keys())
 		if err != nil {
 			return err

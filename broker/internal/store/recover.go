@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -55,12 +54,12 @@ func sealedTo(path string) (id string, err error) {
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
+	f, err := openFile(path, true)
 	if err != nil {
-		return "", fmt.Errorf("opening %q: %w", path, err)
+		return "", err
 	}
-	defer db.Close()
-	err = db.View(func(tx *bbolt.Tx) error {
+	defer f.close()
+	err = f.read(func(tx *bbolt.Tx) error {
 		meta := tx.Bucket(bucketMeta)
 		if meta == nil {
 			return nil

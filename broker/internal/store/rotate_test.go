@@ -22,7 +22,7 @@ func quiet(int, int) {}
 func under(t *testing.T, s *Store) map[string]int {
 	t.Helper()
 	count := map[string]int{}
-	err := s.db.View(func(tx *bbolt.Tx) error {
+	err := s.file.read(func(tx *bbolt.Tx) error {
 		for _, bucket := range [][]byte{bucketSecrets, bucketTrusted, bucketSessions, bucketSigning} {
 			if err := tx.Bucket(bucket).ForEach(func(_, raw []byte) error { count[keyOf(bucket, raw)]++; return nil }); err != nil {
 				return err

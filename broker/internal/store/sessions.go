@@ -11,11 +11,12 @@ import (
 // revoked. The manifest of agents, which the audit has, says from then on how far that of sessions is.
 func (s *Store) KeepSessions() error { return s.Note(Change{Event: EventSessions}) }
 
-// olderSessions ends all sessions on record if they are older than the manifest of agents says.
+// olderSessions ends all sessions on record if they are older than the manifest of agents says, or may be: where the file is
+// as it was a transaction ago, which may have been one of theirs.
 func (s *Store) olderSessions() ([]error, error) {
 	var at, floor uint64
 	ks := s.keys()
-	err := s.db.View(func(tx *bbolt.Tx) error {
+	err := s.file.read(func(tx *bbolt.Tx) error {
 		agents, err := newView(&s.agents, tx, ks)
 		if err != nil {
 			return err
@@ -27,10 +28,13 @@ func (s *Store) olderSessions() ([]error, error) {
 		at, floor = sessions.m.commit, agents.m.floor
 		return nil
 	})
-	if err != nil || at >= floor {
+	if err != nil || at >= floor && !s.file.halved {
 		return nil, err
 	}
 	ids, err := s.dropSessions()
+	if at >= floor {
+		return []error{&DamagedError{s.file.path, "what says where its last state begins can't be read, so the one before is used, and all sessions have ended: " + strings.Join(ids, ", ")}}, err
+	}
 	return []error{&TamperedError{What: "the records of sessions", Why: fmt.Sprintf(
 		"they are at commit %d and were at %d: older ones were put back; all have ended: %s", at, floor, strings.Join(ids, ", "))}}, err
 }

@@ -34,7 +34,7 @@ func TestSigningSeed(t *testing.T) {
 	if seed != seedOf(t, s) {
 		t.Error("another seed after the store was opened again")
 	}
-	err := s.db.Update(func(tx *bbolt.Tx) error {
+	err := s.file.write(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketSigning).Get([]byte(signingName))
 		b = append([]byte{}, b...)
 		b[len(b)-1] ^= 1

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -39,11 +38,13 @@ var (
 	bucketUsage    = []byte("usage")    // as bucketSecrets → uses (8 bytes), last (8 bytes); see Counter
 )
 
+var buckets = [][]byte{bucketMeta, bucketPages, bucketSecrets, bucketTrusted, bucketSessions, bucketSigning, bucketUsage}
+
 // A Store is an open state directory. It is safe for concurrent use. Every change is on disk before the
 // call that made it returns.
 type Store struct {
 	dir  string
-	db   *bbolt.DB
+	file *file
 	lock *os.File
 
 	agents, sessions, signing ledger
@@ -89,11 +90,9 @@ func (s *Store) open(holders []keyring.Holder) error {
 	if err := s.openKeys(holders); err != nil {
 		return err
 	}
-	path := filepath.Join(s.dir, dataFile)
 	var err error
-	s.db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
-	if err != nil {
-		return fmt.Errorf("opening %q: %w", path, err)
+	if s.file, err = openFile(filepath.Join(s.dir, dataFile), false); err != nil {
+		return err
 	}
 	if err := s.prepare(); err != nil {
 		return err
@@ -145,27 +144,38 @@ func (s *Store) keys() keys { return *s.current.Load() }
 
 // prepare makes what a new store has, or checks the format of one that is there.
 func (s *Store) prepare() error {
-	return s.db.Update(func(tx *bbolt.Tx) error {
-		if b := tx.Bucket(bucketMeta); b != nil {
-			if have := string(b.Get([]byte("format"))); have != format {
-				return fmt.Errorf("the store has format %q, this torno reads %q", have, format)
-			}
+	made := false
+	err := s.file.read(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucketMeta)
+		if made = b != nil; !made {
 			return nil
 		}
-		for _, name := range [][]byte{bucketMeta, bucketPages, bucketSecrets, bucketTrusted, bucketSessions, bucketSigning, bucketUsage} {
-			if _, err := tx.CreateBucket(name); err != nil {
-				return err
-			}
+		if have := string(b.Get([]byte("format"))); have != format {
+			return fmt.Errorf("the store has format %q, this torno reads %q", have, format)
 		}
-		meta, k := tx.Bucket(bucketMeta), s.keys().newest()
-		for _, l := range s.ledgers() {
-			empty := &manifest{ledger: l.name, keyID: k.id}
-			if err := meta.Put([]byte(l.name), empty.encode(&k.mac)); err != nil {
-				return err
-			}
-		}
-		return meta.Put([]byte("format"), []byte(format))
+		return nil
 	})
+	if err != nil || made {
+		return err
+	}
+	return s.file.write(s.begin)
+}
+
+// begin makes what every store has.
+func (s *Store) begin(tx *bbolt.Tx) error {
+	for _, name := range buckets {
+		if _, err := tx.CreateBucket(name); err != nil {
+			return err
+		}
+	}
+	meta, k := tx.Bucket(bucketMeta), s.keys().newest()
+	for _, l := range s.ledgers() {
+		empty := &manifest{ledger: l.name, keyID: k.id}
+		if err := meta.Put([]byte(l.name), empty.encode(&k.mac)); err != nil {
+			return err
+		}
+	}
+	return meta.Put([]byte("format"), []byte(format))
 }
 
 func (s *Store) ledgers() []*ledger { return []*ledger{&s.agents, &s.sessions, &s.signing} }
@@ -176,8 +186,8 @@ func (s *Store) Public() seal.PublicKey { return s.keys().newest().private.Publi
 // Close closes the store and gives up the lock.
 func (s *Store) Close() error {
 	var err error
-	if s.db != nil {
-		err = errors.Join(s.FlushUsage(), s.db.Close())
+	if s.file != nil {
+		err = errors.Join(s.FlushUsage(), s.file.close())
 	}
 	return errors.Join(err, s.lock.Close())
 }

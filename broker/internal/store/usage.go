@@ -51,7 +51,7 @@ func (s *Store) Counter(agent, name string, version int) *Counter {
 		return c
 	}
 	c := &Counter{}
-	_ = s.db.View(func(tx *bbolt.Tx) error { // an unreadable count begins anew
+	_ = s.file.read(func(tx *bbolt.Tx) error { // an unreadable count begins anew
 		if b := tx.Bucket(bucketUsage).Get(key); len(b) == usageSize {
 			c.written = binary.BigEndian.Uint64(b)
 			c.uses.Store(c.written)
@@ -126,7 +126,7 @@ func (s *Store) FlushUsage() error {
 		return nil
 	}
 	wrote := map[*Counter]uint64{}
-	err := s.db.Update(func(tx *bbolt.Tx) error {
+	err := s.file.write(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketUsage)
 		var errs []error
 		for key, c := range dirty {

@@ -27,7 +27,7 @@ type Verdict struct {
 func (s *Store) Verify() (Verdict, error) {
 	var v Verdict
 	ks := s.keys()
-	err := s.db.View(func(tx *bbolt.Tx) (err error) {
+	err := s.file.read(func(tx *bbolt.Tx) (err error) {
 		v, err = s.verify(tx, ks)
 		return err
 	})

@@ -20,7 +20,7 @@ func TestRevokeSecret(t *testing.T) {
 		set(t, s, sealed(t, s, "a", "K", v, "value"))
 	}
 	raw := func(version int) (b []byte) {
-		_ = s.db.View(func(tx *bbolt.Tx) error {
+		_ = s.file.read(func(tx *bbolt.Tx) error {
 			b = bytes.Clone(tx.Bucket(bucketSecrets).Get(versionKey("a", "K", version)))
 			return nil
 		})
@@ -87,7 +87,7 @@ func TestAttack35RevokedReturns(t *testing.T) {
 	set(t, s, sealed(t, s, "a", "K", 1, "value"), sealed(t, s, "a", "L", 1, "other"))
 	key := versionKey("a", "K", 1)
 	var entry []byte
-	_ = s.db.View(func(tx *bbolt.Tx) error { entry = bytes.Clone(tx.Bucket(bucketSecrets).Get(key)); return nil })
+	_ = s.file.read(func(tx *bbolt.Tx) error { entry = bytes.Clone(tx.Bucket(bucketSecrets).Get(key)); return nil })
 	whole := closed(t, s, path)
 	reopen(0)
 	if _, err := s.RevokeSecret("a", "K", 0); err != nil {
@@ -158,7 +158,7 @@ func TestUsage(t *testing.T) {
 	}
 	s.Counter("a", "KK", 1).Used(now)
 	writes := func() int64 {
-		stats := s.db.Stats()
+		stats := s.file.db.Stats()
 		return stats.TxStats.GetWrite()
 	}
 	before := writes()
