@@ -14,6 +14,7 @@ import (
 const (
 	ParamService = "service"
 	ParamRegion  = "region"
+	ParamRegions = "regions" // those that Signature Version 4A may sign for, with spaces between; a star at the end is any rest
 )
 
 const maxScopePart = 64 // bytes of a service's or a region's name
@@ -21,6 +22,20 @@ const maxScopePart = 64 // bytes of a service's or a region's name
 func checkScopePart(_, value string) error {
 	if len(value) > maxScopePart || strings.Trim(value, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
 		return fmt.Errorf("%q is not a name as AWS has them: lower-case letters, digits and hyphens", value)
+	}
+	return nil
+}
+
+// scopeParams returns the parameters that say what requests are signed for.
+func scopeParams() []param {
+	return []param{{ParamService, false, checkScopePart}, {ParamRegion, false, checkScopePart}, {ParamRegions, false, checkRegions}}
+}
+
+func checkRegions(_, value string) error {
+	for region := range strings.SplitSeq(value, " ") {
+		if region == "" || checkScopePart("", strings.TrimSuffix(region, "*")) != nil {
+			return fmt.Errorf("%q is not regions with one space between them, each of which may end in a star", value)
+		}
 	}
 	return nil
 }

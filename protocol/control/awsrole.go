@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,11 +37,11 @@ const DefaultRoleDuration = time.Hour
 
 // roleParams returns the parameters of a scheme that assumes a role.
 func roleParams(more ...param) []param {
-	return append([]param{
-		{ParamRole, true, checkRoleARN}, {ParamSTS, false, checkTokenURL}, {ParamService, false, checkScopePart}, {ParamRegion, false, checkScopePart},
+	return slices.Concat(scopeParams(), []param{
+		{ParamRole, true, checkRoleARN}, {ParamSTS, false, checkTokenURL},
 		{ParamSession, false, checkRoleSession}, {ParamDuration, false, checkRoleDuration},
 		{ParamPolicy, false, checkRolePolicy}, {ParamPolicyARNs, false, checkPolicyARNs},
-	}, more...)
+	}, more)
 }
 
 // stsDomains are where each partition has its endpoints of STS.

@@ -50,6 +50,16 @@ func TestCheckRole(t *testing.T) {
 	}
 }
 
+func TestCheckRegions(t *testing.T) {
+	for regions, good := range map[string]bool{"us-east-1": true, "us-east-1 eu-*": true, "*": true, "": false, "a  b": false, "us-*-1": false, "**": false, "US-east-1": false, "a,b": false} {
+		m := schemeMeta(t, "sigv4")
+		m.Inject.Params = []Param{{ParamRegions, regions}}
+		if err := CheckMeta(m); (err == nil) != good {
+			t.Errorf("%q: %v", regions, err)
+		}
+	}
+}
+
 func TestRoleSession(t *testing.T) {
 	m := schemeMeta(t, "aws-role:role="+someRole+",region=r")
 	if m.Agent = "my-agent"; m.RoleSession() != "torno-my-agent" || m.Inject.RoleDuration() != time.Hour {

@@ -174,10 +174,7 @@ var schemes = map[string]scheme{
 		},
 		value: checkMessageKey, signs: true,
 	},
-	SchemeSigV4: {
-		params: []param{{ParamService, false, checkScopePart}, {ParamRegion, false, checkScopePart}},
-		value:  checkAWSKeys, signs: true, cloud: CloudAWS,
-	},
+	SchemeSigV4: {params: scopeParams(), value: checkAWSKeys, signs: true, cloud: CloudAWS},
 	SchemeHMAC: {
 		params: []param{
 			{ParamPreset, false, checkLater}, {ParamSign, false, checkFormula}, {ParamInner, false, checkFormula}, {ParamHash, false, oneOf(Hashes...)},

@@ -18,13 +18,14 @@ const maxCovered = 64
 // of a request that is not signed.
 type claim struct {
 	in      scope
+	set     string   // the regions, where it is one of Signature Version 4A; else empty
 	covered []string // names of the fields that it covers
 	payload string   // x-amz-content-sha256; empty: not declared
 }
 
 // readClaim reads the workload's signature out of its fields, or out of pre where that is not nil.
 func readClaim(f protocol.Fields, pre *presigned) (c claim, err error) {
-	for _, name := range []string{"authorization", "x-amz-date", "x-amz-content-sha256", "x-amz-security-token"} {
+	for _, name := range []string{"authorization", "x-amz-date", "x-amz-content-sha256", "x-amz-security-token", "x-amz-region-set"} {
 		if f.Count(name) > 1 {
 			return claim{}, fmt.Errorf("field %s stands twice", name)
 		}
@@ -36,7 +37,14 @@ func readClaim(f protocol.Fields, pre *presigned) (c claim, err error) {
 	case pre != nil:
 		c = pre.claim
 	case strings.HasPrefix(auth, awsAlgorithm+" "):
-		if c, err = parseAuthorization(auth[len(awsAlgorithm)+1:], f.Get("x-amz-date")); err != nil {
+		if c, err = parseAuthorization(auth[len(awsAlgorithm)+1:], f.Get("x-amz-date"), ""); err != nil {
+			return claim{}, fmt.Errorf("authorization: %w", err)
+		}
+	case strings.HasPrefix(auth, awsAsymmetric+" "):
+		if f.Get("x-amz-region-set") == "" {
+			return claim{}, errors.New("authorization: no x-amz-region-set")
+		}
+		if c, err = parseAuthorization(auth[len(awsAsymmetric)+1:], f.Get("x-amz-date"), f.Get("x-amz-region-set")); err != nil {
 			return claim{}, fmt.Errorf("authorization: %w", err)
 		}
 	case strings.HasPrefix(auth, "AWS4-"):
@@ -52,8 +60,8 @@ func readClaim(f protocol.Fields, pre *presigned) (c claim, err error) {
 }
 
 // parseAuthorization reads the parameters of an Authorization field. date is the x-amz-date beside it; where that is
-// absent the Date field was signed instead.
-func parseAuthorization(params, date string) (claim, error) {
+// absent the Date field was signed instead. set is the x-amz-region-set of Signature Version 4A.
+func parseAuthorization(params, date, set string) (claim, error) {
 	parts := map[string]string{}
 	for param := range strings.SplitSeq(params, ",") {
 		name, value, ok := strings.Cut(strings.Trim(param, " "), "=")
@@ -62,16 +70,27 @@ func parseAuthorization(params, date string) (claim, error) {
 		}
 		parts[name] = value
 	}
-	if len(parts) != 3 || !isDigest(parts["Signature"]) {
+	if len(parts) != 3 || !isSignature(parts["Signature"], set != "") {
 		return claim{}, errors.New("not one Credential, SignedHeaders and Signature")
 	}
-	return parseClaim(parts["Credential"], parts["SignedHeaders"], date)
+	return parseClaim(parts["Credential"], parts["SignedHeaders"], date, set)
+}
+
+// isSignature reports whether s can be a signature.
+func isSignature(s string, asymmetric bool) bool {
+	if asymmetric {
+		return isAsymmetricSignature(s)
+	}
+	return isDigest(s)
 }
 
 // parseClaim reads a credential with its scope, the names of the fields that are covered, and the date, which
 // is the workload's own: the host signs at its own time. An empty date is not compared.
-func parseClaim(credential, covered, date string) (c claim, err error) {
+func parseClaim(credential, covered, date, set string) (c claim, err error) {
 	parts := strings.Split(credential, "/")
+	if set != "" { // the scope has no region
+		parts = slices.Insert(parts, min(2, len(parts)), "any")
+	}
 	if len(parts) != 5 || parts[4] != awsEnd || parts[0] == "" || !isScopePart(parts[2]) || !isScopePart(parts[3]) {
 		return claim{}, errors.New("credential is not KEY/DAY/REGION/SERVICE/aws4_request")
 	}
@@ -83,7 +102,9 @@ func parseClaim(credential, covered, date string) (c claim, err error) {
 			return claim{}, errors.New("x-amz-date is no time of the credential's day")
 		}
 	}
-	c.in = scope{region: parts[2], service: parts[3]}
+	if c.in = (scope{region: parts[2], service: parts[3]}); set != "" {
+		c.in.region, c.set = "", set
+	}
 	c.covered, err = parseCovered(covered)
 	return c, err
 }

@@ -1,6 +1,7 @@
 package sign
 
 import (
+	"crypto/ecdsa"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -22,7 +23,7 @@ const (
 // emptyHash is the SHA-256 of nothing.
 const emptyHash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
-// A scope is what one signing key is good for.
+// A scope is what one signing key is good for. Without a region it is one of Signature Version 4A.
 type scope struct{ region, service string }
 
 // object reports whether the service is one of those that store objects: S3 and its kin. They read paths as they are
@@ -33,10 +34,10 @@ func (s scope) object() bool {
 
 // appendTo appends the credential scope for a day.
 func (s scope) appendTo(b []byte, day string) []byte {
-	b = append(b, day...)
-	b = append(b, '/')
-	b = append(b, s.region...)
-	b = append(b, '/')
+	b = append(append(b, day...), '/')
+	if s.region != "" {
+		b = append(append(b, s.region...), '/')
+	}
 	b = append(b, s.service...)
 	return append(b, "/"+awsEnd...)
 }
@@ -44,9 +45,18 @@ func (s scope) appendTo(b []byte, day string) []byte {
 // An awsKey is the key that one day's requests in one scope are signed with. It is derived from the secret and
 // wiped after use.
 type awsKey struct {
-	time string // of the request, as X-Amz-Date has it
-	in   scope
-	key  [sha256.Size]byte
+	time    string // of the request, as X-Amz-Date has it
+	in      scope
+	key     [sha256.Size]byte
+	private *ecdsa.PrivateKey // of Signature Version 4A, instead of key; else nil
+}
+
+// algorithm is what requests are signed by.
+func (k *awsKey) algorithm() string {
+	if k.private != nil {
+		return awsAsymmetric
+	}
+	return awsAlgorithm
 }
 
 // deriveKey derives the key of the day that now lies in.
@@ -64,10 +74,12 @@ func deriveKey(secretKey []byte, in scope, now time.Time) *awsKey {
 
 func (k *awsKey) day() string { return k.time[:len(awsDay)] }
 
-// sign returns the signature over what hashes to hash, in hex. extra lines stand before it: those of a chunk.
-func (k *awsKey) sign(algorithm string, extra []string, hash [sha256.Size]byte) string {
-	b := make([]byte, 0, 384)
-	b = append(b, algorithm...)
+// sign returns the signature over what hashes to hash, in hex. kind follows the algorithm's name, and extra lines stand before
+// the hash: those of a chunk.
+func (k *awsKey) sign(kind string, extra []string, hash [sha256.Size]byte) (string, error) {
+	b := make([]byte, 0, 512)
+	b = append(b, k.algorithm()...)
+	b = append(b, kind...)
 	b = append(b, '\n')
 	b = append(b, k.time...)
 	b = append(b, '\n')
@@ -78,10 +90,16 @@ func (k *awsKey) sign(algorithm string, extra []string, hash [sha256.Size]byte) 
 		b = append(b, '\n')
 	}
 	b = hex.AppendEncode(b, hash[:])
-	return hexHMAC(k.key[:], b)
+	if k.private != nil {
+		return k.signASN1(sha256.Sum256(b))
+	}
+	return hexHMAC(k.key[:], b), nil
 }
 
-func (k *awsKey) wipe() { clear(k.key[:]) }
+func (k *awsKey) wipe() {
+	clear(k.key[:])
+	k.private = nil
+}
 
 func hmacSHA256(key []byte, text string) (sum [sha256.Size]byte) {
 	m := hmac.New(sha256.New, key)

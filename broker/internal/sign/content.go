@@ -7,6 +7,7 @@ import (
 	"hash"
 	"io"
 	"strconv"
+	"strings"
 )
 
 // A digestWriter passes content on and compares it with its digest. It holds the last byte back until the whole is
@@ -58,7 +59,8 @@ func (d *digestWriter) Close() error {
 
 // Limits on content in signed chunks, in bytes.
 const (
-	maxChunkLine = 128     // "SIZE;chunk-signature=SIGNATURE"
+	maxChunkLine = 192     // "SIZE;chunk-signature=SIGNATURE"
+	maxChunkSize = 16      // digits of SIZE
 	maxTrailers  = 4 << 10 // all behind the last chunk
 )
 
@@ -77,6 +79,7 @@ type chunkWriter struct {
 
 	state chunkState
 	size  int
+	width int    // of the signature that came
 	held  []byte // of the part that state says
 	out   []byte
 }
@@ -130,13 +133,14 @@ func (c *chunkWriter) line(p []byte) (int, error) {
 	}
 	size, signature, ok := bytes.Cut(bytes.TrimSuffix(c.held, []byte("\r\n")), []byte(";chunk-signature="))
 	count, err := strconv.ParseUint(string(size), 16, 31)
-	if !ok || err != nil || size[0] == '+' || !isDigest(string(signature)) || !bytes.HasSuffix(c.held, []byte("\r\n")) {
+	if !ok || err != nil || len(size) > maxChunkSize || size[0] == '+' || !c.fits(signature) || !bytes.HasSuffix(c.held, []byte("\r\n")) {
 		return 0, malformed("a chunk that does not begin with its size and signature")
 	}
 	if count > MaxChunk || int64(count) > c.left {
 		return 0, malformed("a chunk of %d bytes, where %d are to come and at most %d are signed at once", count, c.left, MaxChunk)
 	}
 	c.size, c.left = int(count), c.left-int64(count)
+	c.width = len(signature)
 	c.out = append(c.out[:0], size...)
 	c.held = c.held[:0]
 	c.state = chunkData
@@ -167,15 +171,40 @@ func (c *chunkWriter) data(p []byte) (int, error) {
 
 // emit signs a chunk and passes it on. Its size stands in out.
 func (c *chunkWriter) emit(data []byte) error {
-	sum := sha256.Sum256(data)
-	c.previous = c.key.sign(awsAlgorithm+"-PAYLOAD", []string{c.previous, emptyHash}, sum)
+	var err error
+	if c.previous, err = c.key.sign("-PAYLOAD", []string{c.previous, emptyHash}, sha256.Sum256(data)); err != nil {
+		return err
+	}
 	c.out = append(c.out, ";chunk-signature="...)
-	c.out = append(append(c.out, c.previous...), "\r\n"...)
+	if c.out, err = c.pad(c.out, c.previous); err != nil {
+		return err
+	}
+	c.out = append(c.out, "\r\n"...)
 	if _, err := c.w.Write(c.out); err != nil || len(data) == 0 {
 		return err
 	}
-	_, err := c.w.Write(c.held)
+	_, err = c.w.Write(c.held)
 	return err
+}
+
+// padding fills signatures of Signature Version 4A up to one width, so that the content's length is known beforehand.
+const padding = "*"
+
+// fits reports whether the workload's own signature has the shape of one, padded where that is needed.
+func (c *chunkWriter) fits(signature []byte) bool {
+	if c.key.private == nil {
+		return isDigest(string(signature))
+	}
+	return len(signature) <= maxAsymmetricSignature && isAsymmetricSignature(strings.TrimRight(string(signature), padding))
+}
+
+// pad appends a signature of ours in the width of the workload's own.
+func (c *chunkWriter) pad(b []byte, signature string) ([]byte, error) {
+	if len(signature) > c.width {
+		return nil, malformed("a signature without padding to %d digits", maxAsymmetricSignature)
+	}
+	b = append(b, signature...)
+	return append(b, strings.Repeat(padding, c.width-len(signature))...), nil
 }
 
 // tail keeps what is behind the last chunk.
@@ -212,8 +241,8 @@ func (c *chunkWriter) Close() error {
 func (c *chunkWriter) signTrailers() ([]byte, error) {
 	const name = "x-amz-trailer-signature:"
 	lines, rest, ok := bytes.Cut(c.held, []byte(name))
-	end := min(len(rest), 2*sha256.Size)
-	if !ok || !isDigest(string(rest[:end])) || len(bytes.Trim(rest[end:], "\r\n")) > 0 || len(rest) == end {
+	end := max(bytes.IndexAny(rest, "\r\n"), 0)
+	if !ok || !c.fits(rest[:end]) || len(bytes.Trim(rest[end:], "\r\n")) > 0 || len(rest) == end {
 		return nil, malformed("trailers without a signature at their end")
 	}
 	var signed []byte
@@ -223,9 +252,15 @@ func (c *chunkWriter) signTrailers() ([]byte, error) {
 			signed = append(append(signed, line...), '\n')
 		}
 	}
-	signature := c.key.sign(awsAlgorithm+"-TRAILER", []string{c.previous}, sha256.Sum256(signed))
-	tail := append([]byte(nil), lines...)
-	tail = append(append(tail, name...), signature...)
+	signature, err := c.key.sign("-TRAILER", []string{c.previous}, sha256.Sum256(signed))
+	if err != nil {
+		return nil, err
+	}
+	c.width = end
+	tail, err := c.pad(append(append([]byte(nil), lines...), name...), signature)
+	if err != nil {
+		return nil, err
+	}
 	return append(tail, rest[end:]...), nil
 }
 

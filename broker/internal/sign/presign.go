@@ -22,6 +22,7 @@ const (
 	paramToken     = "X-Amz-Security-Token"
 	paramPayload   = "X-Amz-Content-Sha256"
 	paramSignature = "X-Amz-Signature"
+	paramRegions   = "X-Amz-Region-Set"
 )
 
 // A presigned is what a request that the workload signed in its query says there.
@@ -64,12 +65,13 @@ func parsePresigned(own map[string]string, rest []parameter) (*presigned, error)
 			return nil, fmt.Errorf("parameters of a signature in the query, without %s", name)
 		}
 	}
-	if own[paramAlgorithm] != awsAlgorithm || !isDigest(own[paramSignature]) {
+	asymmetric := own[paramAlgorithm] == awsAsymmetric
+	if !asymmetric && own[paramAlgorithm] != awsAlgorithm || asymmetric != (own[paramRegions] != "") || !isSignature(own[paramSignature], asymmetric) {
 		return nil, fmt.Errorf("signed in the query by %q", own[paramAlgorithm])
 	}
 	p := &presigned{rest: rest}
 	var err error
-	if p.claim, err = parseClaim(own[paramKey], own[paramCovered], own[paramDate]); err != nil {
+	if p.claim, err = parseClaim(own[paramKey], own[paramCovered], own[paramDate], own[paramRegions]); err != nil {
 		return nil, fmt.Errorf("signed in the query: %w", err)
 	}
 	seconds, err := parseSize(own[paramExpires])
@@ -83,7 +85,7 @@ func parsePresigned(own map[string]string, rest []parameter) (*presigned, error)
 
 // signatureParameter returns the name of the signature's parameter that a server may take name for, or "".
 func signatureParameter(name string) string {
-	for _, own := range []string{paramAlgorithm, paramKey, paramDate, paramExpires, paramCovered, paramToken, paramPayload, paramSignature} {
+	for _, own := range []string{paramAlgorithm, paramKey, paramDate, paramExpires, paramCovered, paramToken, paramPayload, paramSignature, paramRegions} {
 		if strings.EqualFold(name, own) {
 			return own
 		}
@@ -117,7 +119,7 @@ func (p *sigV4Plan) signQuery(key *awsKey, k control.AWSKeys, r *Request, payloa
 	}
 	c.query = append(c.query, p.presign.rest...)
 	add := func(name, value string) { c.query = append(c.query, parameter{name, escape(value)}) }
-	add(paramAlgorithm, awsAlgorithm)
+	add(paramAlgorithm, key.algorithm())
 	add(paramKey, string(k.ID)+"/"+string(p.in.appendTo(nil, key.day())))
 	add(paramDate, key.time)
 	add(paramExpires, strconv.Itoa(int(left/time.Second)))
@@ -125,11 +127,17 @@ func (p *sigV4Plan) signQuery(key *awsKey, k control.AWSKeys, r *Request, payloa
 	if len(k.Token) > 0 {
 		add(paramToken, string(k.Token))
 	}
+	if p.set != "" {
+		add(paramRegions, p.set)
+	}
 	if p.presign.claim.payload != "" {
 		add(paramPayload, payload)
 	}
 	sortQuery(c.query)
-	signature := key.sign(awsAlgorithm, nil, sha256.Sum256(c.appendTo(nil)))
+	signature, err := key.sign("", nil, sha256.Sum256(c.appendTo(nil)))
+	if err != nil {
+		return nil, err
+	}
 	target := appendQuery(append([]byte(path), '?'), c.query)
 	target = append(target, "&"+paramSignature+"="+signature...)
 	return &Proof{Fields: []Field{{Target, secret.New(target)}}}, nil

@@ -2,8 +2,8 @@
 // secret. A proof is made on the host over the request as it goes out, so whoever sees one can't make
 // another. Every signer binds method, authority, path, query and content as far as its scheme can.
 //
-// The schemes: AWS Signature Version 4 (sigv4.go), HTTP Message Signatures of RFC 9421 (message.go), HMACs over what formulas
-// say (hmac.go), Shared Key of Azure Storage (azure.go).
+// The schemes: AWS Signature Version 4 (sigv4.go) and 4A (sigv4a.go), HTTP Message Signatures of RFC 9421 (message.go), HMACs
+// over what formulas say (hmac.go), Shared Key of Azure Storage (azure.go).
 package sign
 
 import (
@@ -88,7 +88,7 @@ var ErrContent = errors.New("the content is not what the request declares")
 func New(m control.Meta) Signer {
 	switch m.Inject.Scheme {
 	case control.SchemeSigV4, control.SchemeAWSRole, control.SchemeAWSWebIdentity:
-		return &sigV4{service: m.Inject.Param(control.ParamService), region: m.Inject.Param(control.ParamRegion)}
+		return newSigV4(m.Inject)
 	case control.SchemeMessage:
 		return newMessage(m.Inject)
 	case control.SchemeHMAC:

@@ -15,8 +15,17 @@ import (
 	"torno.internal/protocol/secret"
 )
 
-// A sigV4 signs by AWS Signature Version 4. Empty service and region are those of the workload's own signature.
-type sigV4 struct{ service, region string }
+// A sigV4 signs by AWS Signature Version 4, or by 4A where the workload does or only sets of regions are sealed. Empty service
+// and region are those of the workload's own signature.
+type sigV4 struct {
+	service, region string
+	regions         []string // of Signature Version 4A
+}
+
+// newSigV4 returns the signer that in describes.
+func newSigV4(in control.Injector) *sigV4 {
+	return &sigV4{service: in.Param(control.ParamService), region: in.Param(control.ParamRegion), regions: strings.Fields(in.Param(control.ParamRegions))}
+}
 
 // Values of x-amz-content-sha256 that are not a digest.
 const (
@@ -41,6 +50,7 @@ func (*sigV4) Strip(name string) bool {
 // A sigV4Plan is how one request is signed.
 type sigV4Plan struct {
 	in      scope
+	set     string   // the regions of Signature Version 4A; else empty
 	payload string   // as x-amz-content-sha256 says it; empty: the digest of the whole content
 	covered []string // fields that the workload's own signature covers
 	open    bool     // payload is unsigned because the workload said nothing: what is there is signed anyway
@@ -70,36 +80,54 @@ func (s *sigV4) Plan(r *Request) (Plan, error) {
 		return nil, err
 	}
 	p.covered = claim.covered
-	if p.in, err = s.scope(claim.in); err != nil {
+	if p.in, p.set, err = s.scope(claim); err != nil {
 		return nil, err
 	}
 	return p, p.readPayload(r, claim.payload)
 }
 
-// scope returns the scope to sign in: the sealed one, which the workload's own, if it has one, must agree with.
-func (s *sigV4) scope(claimed scope) (scope, error) {
-	in := scope{region: s.region, service: s.service}
-	for _, part := range []struct {
-		name    string
-		sealed  *string
-		claimed string
-	}{{control.ParamRegion, &in.region, claimed.region}, {control.ParamService, &in.service, claimed.service}} {
-		switch {
-		case *part.sealed == "" && part.claimed == "":
-			return scope{}, fmt.Errorf("no %s is sealed with the secret, and the request has no signature that names one", part.name)
-		case *part.sealed == "":
-			*part.sealed = part.claimed
-		case part.claimed != "" && part.claimed != *part.sealed:
-			return scope{}, fmt.Errorf("the request's signature is for %s %q, the secret for %q", part.name, part.claimed, *part.sealed)
-		}
+// scope returns the scope to sign in, and the regions where it is one of Signature Version 4A: what is sealed, which the
+// workload's own signature, if it has one, must agree with.
+func (s *sigV4) scope(c claim) (in scope, set string, err error) {
+	in = scope{region: s.region, service: s.service}
+	if in.service, err = agree(control.ParamService, s.service, c.in.service); err != nil {
+		return scope{}, "", err
 	}
-	return in, nil
+	unsigned := len(c.covered) == 0
+	if c.set != "" || unsigned && s.region == "" && len(s.regions) > 0 {
+		set, err = s.regionSet(c.set)
+		return scope{service: in.service}, set, err
+	}
+	if s.region == "" && len(s.regions) > 0 {
+		if !covers(s.regions, c.in.region) {
+			return scope{}, "", fmt.Errorf("the request's signature is for region %q, the secret for %q", c.in.region, s.regions)
+		}
+		return scope{region: c.in.region, service: in.service}, "", nil
+	}
+	in.region, err = agree(control.ParamRegion, s.region, c.in.region)
+	return in, "", err
+}
+
+// agree returns the sealed part of a scope, or the workload's own where none is sealed.
+func agree(name, sealed, claimed string) (string, error) {
+	switch {
+	case sealed == "" && claimed == "":
+		return "", fmt.Errorf("no %s is sealed with the secret, and the request has no signature that names one", name)
+	case sealed != "" && claimed != "" && claimed != sealed:
+		return "", fmt.Errorf("the request's signature is for %s %q, the secret for %q", name, claimed, sealed)
+	case sealed == "":
+		return claimed, nil
+	}
+	return sealed, nil
 }
 
 // readPayload learns how the content is signed.
 func (p *sigV4Plan) readPayload(r *Request, declared string) error {
+	chunked, _ := chunkedBy(declared)
 	switch {
-	case declared == payloadChunked || declared == payloadChunkedTrailer:
+	case chunked != "" && (chunked == awsAsymmetric) != (p.set != ""):
+		return fmt.Errorf("x-amz-content-sha256 %q with a signature by another algorithm", declared)
+	case chunked != "":
 		if p.presign != nil {
 			return errors.New("a presigned request with signed chunks")
 		}
@@ -124,11 +152,22 @@ func (p *sigV4Plan) readPayload(r *Request, declared string) error {
 	return nil
 }
 
-func (p *sigV4Plan) Demand() Demand {
-	switch p.payload {
-	case "":
-		return DemandWhole
+// chunkedBy returns the algorithm by which content in chunks is signed, and whether trailers follow; "" where payload is none.
+func chunkedBy(payload string) (algorithm string, trailers bool) {
+	switch payload {
 	case payloadChunked, payloadChunkedTrailer:
+		return awsAlgorithm, payload == payloadChunkedTrailer
+	case payloadECDSA, payloadECDSATrailer:
+		return awsAsymmetric, payload == payloadECDSATrailer
+	}
+	return "", false
+}
+
+func (p *sigV4Plan) Demand() Demand {
+	if p.payload == "" {
+		return DemandWhole
+	}
+	if chunked, _ := chunkedBy(p.payload); chunked != "" {
 		return DemandChunks
 	}
 	return DemandNothing
@@ -142,7 +181,10 @@ func (p *sigV4Plan) Sign(value secret.Value, r *Request, now time.Time) (*Proof,
 	}
 	var proof *Proof
 	err = withKeys(value, func(k control.AWSKeys) error {
-		key := deriveKey(k.Secret, p.in, now)
+		key, err := p.derive(k, now)
+		if err != nil {
+			return err
+		}
 		if p.presign != nil {
 			defer key.wipe()
 			proof, err = p.signQuery(key, k, r, payload, now)
@@ -162,6 +204,13 @@ func (p *sigV4Plan) Sign(value secret.Value, r *Request, now time.Time) (*Proof,
 		proof.Content = func(w io.Writer) io.WriteCloser { return newDigestWriter(w, digest{crypto.SHA256, string(sum)}) }
 	}
 	return proof, nil
+}
+
+func (p *sigV4Plan) derive(k control.AWSKeys, now time.Time) (*awsKey, error) {
+	if p.set != "" {
+		return deriveAsymmetric(k, p.in, now)
+	}
+	return deriveKey(k.Secret, p.in, now), nil
 }
 
 // payloadOf returns what is signed in the content's place. Where all of the content is there it is compared with
@@ -187,6 +236,9 @@ func (p *sigV4Plan) payloadOf(r *Request) (string, error) {
 // signFields makes the fields that sign the request.
 func (p *sigV4Plan) signFields(key *awsKey, k control.AWSKeys, r *Request, payload string) (*Proof, error) {
 	own := protocol.Fields{{Name: "x-amz-content-sha256", Value: payload}, {Name: "x-amz-date", Value: key.time}}
+	if p.set != "" {
+		own = append(own, protocol.Field{Name: "x-amz-region-set", Value: p.set})
+	}
 	proof := &Proof{Fields: make([]Field, 0, len(own)+2)}
 	for _, l := range own {
 		proof.Fields = append(proof.Fields, field(l.Name, l.Value))
@@ -199,17 +251,18 @@ func (p *sigV4Plan) signFields(key *awsKey, k control.AWSKeys, r *Request, paylo
 	if err := p.cover(&c, r, append(own, r.Fields...), r.Target); err != nil {
 		return nil, err
 	}
-	signature := key.sign(awsAlgorithm, nil, sha256.Sum256(c.appendTo(make([]byte, 0, 1<<10))))
-	b := append(make([]byte, 0, 384), awsAlgorithm+" Credential="...)
+	signature, err := key.sign("", nil, sha256.Sum256(c.appendTo(make([]byte, 0, 1<<10))))
+	if err != nil {
+		return nil, err
+	}
+	b := append(append(make([]byte, 0, 512), key.algorithm()...), " Credential="...)
 	b = append(b, k.ID...)
 	b = p.in.appendTo(append(b, '/'), key.day())
 	b = c.appendNames(append(b, ", SignedHeaders="...))
 	b = append(append(b, ", Signature="...), signature...)
 	proof.Fields = append(proof.Fields, Field{"authorization", secret.New(b)})
-	if p.Demand() == DemandChunks {
-		proof.Content = func(w io.Writer) io.WriteCloser {
-			return newChunkWriter(w, key, signature, p.decoded, p.payload == payloadChunkedTrailer)
-		}
+	if chunked, trailers := chunkedBy(payload); chunked != "" {
+		proof.Content = func(w io.Writer) io.WriteCloser { return newChunkWriter(w, key, signature, p.decoded, trailers) }
 		return proof, nil
 	}
 	key.wipe()

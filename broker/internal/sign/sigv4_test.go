@@ -152,7 +152,7 @@ func TestAttack31Shape(t *testing.T) {
 		"no day":                {"/a", auth("20261128", "20261328"), "day"},
 		"date of another day":   {"/a", protocol.Fields{good, {Name: "x-amz-date", Value: "20261129T000000Z"}}, "day"},
 		"date that is none":     {"/a", protocol.Fields{good, {Name: "x-amz-date", Value: "tomorrow"}}, "day"},
-		"another algorithm":     {"/a", auth("AWS4-HMAC-SHA256", "AWS4-ECDSA-P256-SHA256"), "algorithm"},
+		"another algorithm":     {"/a", auth("AWS4-HMAC-SHA256", "AWS4-HMAC-SHA512"), "algorithm"},
 		"no signature":          {"/a", auth("Signature=", "Sig="), "Signature"},
 		"two credentials":       {"/a", auth("SignedHeaders", "Credential=x, SignedHeaders"), "parameter"},
 		"host not covered":      {"/a", auth("host;", ""), "host"},
