@@ -32,7 +32,7 @@ func checkAccount(_, value string) error {
 
 // ParseAccountKey returns the key of a storage account that is written in base64, in fresh memory.
 func ParseAccountKey(value []byte) ([]byte, error) {
-	key, err := decodeKey(value, CodingBase64)
+	key, err := DecodeKey(value, CodingBase64)
 	if err != nil || len(key) == 0 {
 		return nil, errors.New("the value is not a storage account's key, which is base64")
 	}

@@ -266,7 +266,7 @@ func (h *HMAC) ParseValue(value []byte) (HMACKeys, error) {
 	if h.parts > 1 && len(k.ID) == 0 || h.parts > 2 && len(k.Passphrase) == 0 {
 		return HMACKeys{}, errors.New("one of the value's parts is empty")
 	}
-	key, err := decodeKey(bytes.TrimPrefix(text, []byte(h.keyPrefix)), h.key)
+	key, err := DecodeKey(bytes.TrimPrefix(text, []byte(h.keyPrefix)), h.key)
 	if err == nil && len(key) == 0 {
 		err = errors.New("the value has no key")
 	}
@@ -284,8 +284,8 @@ func (h *HMAC) isWeak(value []byte) bool {
 // maxSentPart bounds an id and a passphrase, in bytes.
 const maxSentPart = 4 << 10
 
-// decodeKey returns the key that text is in a coding, in fresh memory.
-func decodeKey(text []byte, coding string) (key []byte, err error) {
+// DecodeKey returns the shared key that text is in one of Codings, in fresh memory. Its errors don't quote it.
+func DecodeKey(text []byte, coding string) (key []byte, err error) {
 	switch coding {
 	case CodingHex:
 		key, err = hex.AppendDecode(make([]byte, 0, len(text)), text)

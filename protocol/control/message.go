@@ -1,7 +1,6 @@
 package control
 
 import (
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
@@ -89,21 +88,12 @@ func isSignable(name string) bool {
 	return !isReserved(name)
 }
 
-// checkMessageKey accepts a private key in PEM, or a shared secret where the algorithm wants that.
-func checkMessageKey(in Injector, value []byte) error {
-	switch {
-	case in.Param("alg") != algHMAC:
+// checkSigningKey accepts a private key in PEM for the parameter alg, or a shared key where that wants one.
+func checkSigningKey(in Injector, value []byte) error {
+	if KindOf(in.Param("alg")) != KeyShared {
 		return checkKey(in, value)
-	case in.Param("key") == keyBase64:
-		if _, err := base64.StdEncoding.AppendDecode(nil, value); err != nil {
-			return errors.New("the value is not base64")
-		}
 	}
-	return nil
+	key, err := DecodeKey(value, in.ParamOr(ParamKey, CodingRaw))
+	clear(key)
+	return err
 }
-
-// How the value of a shared secret is written.
-const (
-	keyRaw    = "raw"
-	keyBase64 = "base64"
-)

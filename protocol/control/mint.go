@@ -150,20 +150,8 @@ func checkClientSecret(in Injector, value []byte) error {
 	return checkSent(in, value)
 }
 
-// checkKey accepts one private key in PEM. What kind it is shows when it is used.
-func checkKey(_ Injector, value []byte) error {
-	block, _ := pem.Decode(value)
-	if block == nil || !strings.HasSuffix(block.Type, "PRIVATE KEY") {
-		return errors.New("the value is not a private key in PEM, which begins with -----BEGIN PRIVATE KEY-----")
-	}
-	if strings.HasPrefix(block.Type, "ENCRYPTED") || block.Headers["DEK-Info"] != "" {
-		return errors.New("the private key is encrypted; decrypt it first (openssl pkey -in KEY -out -)")
-	}
-	return nil
-}
-
 // checkClientCert accepts a private key in PEM and, beside it, the chain of its certificate, which comes first of them.
-func checkClientCert(in Injector, value []byte) error {
+func checkClientCert(_ Injector, value []byte) error {
 	keys := 0
 	for rest := value; ; {
 		var block *pem.Block
@@ -176,7 +164,7 @@ func checkClientCert(in Injector, value []byte) error {
 		if keys++; keys > 1 {
 			return errors.New("the value holds more than one private key and its certificates")
 		}
-		if err := checkKey(in, pem.EncodeToMemory(block)); err != nil {
+		if err := checkArmour(pem.EncodeToMemory(block)); err != nil {
 			return err
 		}
 	}

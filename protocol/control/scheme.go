@@ -170,9 +170,9 @@ var schemes = map[string]scheme{
 	SchemeMessage: {
 		params: []param{
 			{"alg", true, checkMessageAlg}, {"keyid", true, checkQuoted}, {"label", false, checkLabel}, {"tag", false, checkQuoted},
-			{"components", false, checkComponents}, {"expires", false, checkExpires}, {"key", false, oneOf(keyRaw, keyBase64)},
+			{"components", false, checkComponents}, {"expires", false, checkExpires}, {ParamKey, false, oneOf(CodingRaw, CodingBase64)},
 		},
-		value: checkMessageKey, signs: true,
+		value: checkSigningKey, signs: true,
 	},
 	SchemeSigV4: {params: scopeParams(), value: checkAWSKeys, signs: true, cloud: CloudAWS},
 	SchemeHMAC: {

@@ -2,15 +2,7 @@ package mint
 
 import (
 	"bytes"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/rsa"
-	"encoding/base64"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"maps"
 	"time"
 
@@ -56,94 +48,15 @@ func (e endpoint) bearing(f *form, key []byte, in control.Injector, c claims, no
 	return e.post(f), nil
 }
 
-// signAssertion returns a JWT (RFC 7519) in compact form, signed with the key in PEM.
+// signAssertion returns a JWT in compact form, signed with the key in PEM.
 func signAssertion(key []byte, in control.Injector, c claims, now time.Time) ([]byte, error) {
-	signer, err := sign.ParsePrivate(key)
-	if err != nil {
-		return nil, err
-	}
-	alg, err := chooseAlg(signer, in.Param("alg"))
-	if err != nil {
-		return nil, err
-	}
-	header := map[string]string{"alg": alg, "typ": "JWT"}
+	token := sign.JWT{Alg: in.Param("alg"), Claims: maps.Clone(c)}
 	if kid := in.Param("kid"); kid != "" {
-		header["kid"] = kid
+		token.Header = map[string]string{"kid": kid}
 	}
-	c = maps.Clone(c)
-	c["iat"], c["exp"] = now.Add(-assertionBackdate).Unix(), now.Add(assertionLife).Unix()
-	c["jti"] = rand.Text()
-	h, _ := json.Marshal(header) // strings and numbers alone
-	p, _ := json.Marshal(c)
-	signing := base64.RawURLEncoding.AppendEncode(nil, h)
-	signing = base64.RawURLEncoding.AppendEncode(append(signing, '.'), p)
-	signature, err := signWith(signer, alg, signing)
-	if err != nil {
-		return nil, errors.New("the private key can't sign")
-	}
-	return base64.RawURLEncoding.AppendEncode(append(signing, '.'), signature), nil
-}
-
-// An algorithm says how a JWS is signed (RFC 7518 §3.1, RFC 8037).
-type algorithm struct {
-	hash crypto.Hash
-	pss  bool
-	size int // bytes of each of the two numbers of ECDSA; 0: another kind
-}
-
-var algorithms = map[string]algorithm{
-	"RS256": {hash: crypto.SHA256}, "RS384": {hash: crypto.SHA384}, "RS512": {hash: crypto.SHA512},
-	"PS256": {hash: crypto.SHA256, pss: true},
-	"ES256": {hash: crypto.SHA256, size: 32}, "ES384": {hash: crypto.SHA384, size: 48},
-	"EdDSA": {},
-}
-
-// chooseAlg returns the algorithm that is asked for, or the usual one of the key, if they go together.
-func chooseAlg(key crypto.Signer, asked string) (string, error) {
-	var usual string
-	var fits func(algorithm) bool
-	switch k := key.(type) {
-	case *rsa.PrivateKey:
-		if k.N.BitLen() < 2048 {
-			return "", fmt.Errorf("an RSA key of %d bits; verifiers want 2048 or more", k.N.BitLen())
-		}
-		usual, fits = "RS256", func(a algorithm) bool { return a.hash != 0 && a.size == 0 }
-	case *ecdsa.PrivateKey:
-		size := (k.Curve.Params().BitSize + 7) / 8
-		usual, fits = map[int]string{32: "ES256", 48: "ES384"}[size], func(a algorithm) bool { return a.size == size }
-	case ed25519.PrivateKey:
-		usual, fits = "EdDSA", func(a algorithm) bool { return a.hash == 0 }
-	}
-	if asked == "" {
-		asked = usual
-	}
-	a, ok := algorithms[asked]
-	if !ok || fits == nil || !fits(a) {
-		return "", errors.New("the private key is of another kind than the algorithm")
-	}
-	return asked, nil
-}
-
-func signWith(key crypto.Signer, alg string, signing []byte) ([]byte, error) {
-	a := algorithms[alg]
-	if a.hash == 0 {
-		return key.Sign(rand.Reader, signing, crypto.Hash(0))
-	}
-	h := a.hash.New()
-	h.Write(signing)
-	digest := h.Sum(nil)
-	if k, ok := key.(*ecdsa.PrivateKey); ok {
-		r, s, err := ecdsa.Sign(rand.Reader, k, digest)
-		if err != nil {
-			return nil, err
-		}
-		return append(r.FillBytes(make([]byte, a.size)), s.FillBytes(make([]byte, a.size))...), nil
-	}
-	var opts crypto.SignerOpts = a.hash
-	if a.pss {
-		opts = &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: a.hash}
-	}
-	return key.Sign(rand.Reader, digest, opts)
+	token.Claims["iat"], token.Claims["exp"] = now.Add(-assertionBackdate).Unix(), now.Add(assertionLife).Unix()
+	token.Claims["jti"] = rand.Text()
+	return token.Sign(key)
 }
 
 // gitHubApp gets the token of one installation of a GitHub App.

@@ -18,12 +18,12 @@ import (
 
 // messageAlgorithms are the algorithms of HTTP Message Signatures (RFC 9421 §3.3).
 var messageAlgorithms = map[string]algorithm{
-	"ed25519":           {kind: keyEd25519},
-	"ecdsa-p256-sha256": {hash: crypto.SHA256, kind: keyECDSA, curve: 32},
-	"ecdsa-p384-sha384": {hash: crypto.SHA384, kind: keyECDSA, curve: 48},
-	"rsa-pss-sha512":    {hash: crypto.SHA512, kind: keyPSS},
-	"rsa-v1_5-sha256":   {hash: crypto.SHA256, kind: keyRSA},
-	"hmac-sha256":       {hash: crypto.SHA256, kind: keyShared},
+	"ed25519":           {kind: control.KeyEd25519},
+	"ecdsa-p256-sha256": {hash: crypto.SHA256, kind: control.KeyP256},
+	"ecdsa-p384-sha384": {hash: crypto.SHA384, kind: control.KeyP384},
+	"rsa-pss-sha512":    {hash: crypto.SHA512, kind: control.KeyRSA, pss: true},
+	"rsa-v1_5-sha256":   {hash: crypto.SHA256, kind: control.KeyRSA},
+	"hmac-sha256":       {hash: crypto.SHA256, kind: control.KeyShared},
 }
 
 // messageLife is how long a signature is good for, unless the secret says otherwise.
@@ -33,7 +33,7 @@ const messageLife = 5 * time.Minute
 type message struct {
 	algorithm
 	alg, label, keyid, tag string
-	inBase64               bool
+	coding                 string      // of a shared key
 	components             []component // empty: the usual ones
 	life                   time.Duration
 	keys                   keyring
@@ -42,7 +42,7 @@ type message struct {
 func newMessage(in control.Injector) *message {
 	m := &message{
 		algorithm: messageAlgorithms[in.Param("alg")], alg: in.Param("alg"), label: in.Param("label"), keyid: in.Param("keyid"), tag: in.Param("tag"),
-		inBase64: in.Param("key") == "base64", components: parseComponents(in.Param("components")), life: messageLife,
+		coding: in.ParamOr(control.ParamKey, control.CodingRaw), components: parseComponents(in.Param("components")), life: messageLife,
 	}
 	if m.label == "" {
 		m.label = "sig1"
@@ -153,7 +153,7 @@ func (p *messagePlan) params(covered []component, now time.Time) string {
 
 // prove signs the base.
 func (p *messagePlan) prove(value secret.Value, base []byte) (signature []byte, err error) {
-	err = p.keys.use(value, p.algorithm, p.inBase64, func(k key) error {
+	err = p.keys.use(value, p.algorithm, p.coding, func(k key) error {
 		signature, err = k.sign(base)
 		return err
 	})

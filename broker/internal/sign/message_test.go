@@ -144,9 +144,9 @@ func TestRFC9421(t *testing.T) {
 			var k key
 			switch name {
 			case "test-key-ed25519":
-				k, err = parseKey([]byte(rfcEd25519), messageAlgorithms["ed25519"], false)
+				k, err = parseKey([]byte(rfcEd25519), messageAlgorithms["ed25519"], "")
 			case "test-shared-secret":
-				k, err = parseKey([]byte(rfcShared), messageAlgorithms["hmac-sha256"], true)
+				k, err = parseKey([]byte(rfcShared), messageAlgorithms["hmac-sha256"], control.CodingBase64)
 			default:
 				return
 			}
@@ -165,16 +165,17 @@ func testKey(t testing.TB, alg string) (value string, public any) {
 	t.Helper()
 	var private crypto.Signer
 	var err error
-	switch messageAlgorithms[alg].kind {
-	case keyShared:
+	switch control.KindOf(alg) {
+	case control.KeyShared:
 		return "a shared secret of some length", []byte("a shared secret of some length")
-	case keyEd25519:
+	case control.KeyEd25519:
 		_, private, err = ed25519.GenerateKey(rand.Reader)
-	case keyECDSA:
-		curve := map[int]elliptic.Curve{32: elliptic.P256(), 48: elliptic.P384()}[messageAlgorithms[alg].curve]
-		private, err = ecdsa.GenerateKey(curve, rand.Reader)
-	case keyRSA, keyPSS:
-		private, err = rsa.GenerateKey(rand.Reader, minRSA)
+	case control.KeyP256:
+		private, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case control.KeyP384:
+		private, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	case control.KeyRSA:
+		private, err = rsa.GenerateKey(rand.Reader, 2048)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -18,7 +20,7 @@ import (
 
 // TestSchemesPage runs every command of docs/schemes.md.
 func TestSchemesPage(t *testing.T) {
-	key := "-----BEGIN PRIVATE KEY-----\nbWFkZSB1cA==\n-----END PRIVATE KEY-----\n"
+	key := privatePEM(t)
 	files := map[string]string{"client.pem": clientPEM(t), "key.pem": key, "token.jwt": "eyJh.eyJi.bWFkZSB1cA\n", "secret": "made-up-0123456789:abcdefghij\n"}
 	addKeys(files)
 	for name, value := range map[string]map[string]string{
@@ -109,6 +111,20 @@ func runPage(t *testing.T, name string, least int, files map[string]string) {
 	}
 }
 
+// privatePEM returns an Ed25519 key.
+func privatePEM(t *testing.T) string {
+	t.Helper()
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+}
+
 // clientPEM returns a key and its certificate.
 func clientPEM(t *testing.T) string {
 	t.Helper()
@@ -138,7 +154,7 @@ func words(line string) []string {
 
 func TestSchemeFlag(t *testing.T) {
 	for _, c := range []struct{ as, want string }{
-		{"digest", "none of azure"}, {"basic:realm=x", "no parameter"}, {"query", "needs name"}, {"basic:user", "NAME=VALUE"}, {"path:template=/x", "lacks {T}"},
+		{"digest", "is none of"}, {"basic:realm=x", "no parameter"}, {"query", "needs name"}, {"basic:user", "NAME=VALUE"}, {"path:template=/x", "lacks {T}"},
 	} {
 		newBroker(t)
 		if r := torno(t, "", "secrets", "set", "my-agent", "T=x0123456789abcdef0123", "--host", "a.example", "--as", c.as); r.code != 2 || !strings.Contains(r.errOut, c.want) {
