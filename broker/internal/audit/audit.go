@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"time"
 
 	"torno.internal/protocol/control"
@@ -64,7 +63,7 @@ type Log struct {
 	dir string
 	opt Options
 
-	mu           sync.Mutex
+	mu           lock
 	seg          *os.File
 	size         int64 // allocated in seg
 	offset       int64 // where the next line goes
@@ -87,8 +86,9 @@ type Log struct {
 	disk         disk
 	closed       bool
 
-	stop chan struct{}
-	done chan struct{}
+	stop    chan struct{}
+	done    chan struct{} // the keeper has ended
+	watched chan struct{} // and whoever watches mu
 }
 
 // Open opens the audit in dir, or begins one. A torn last line is cut off, and exchanges that had begun
@@ -102,13 +102,15 @@ func Open(dir string, opt Options) (*Log, error) {
 		return nil, err
 	}
 	l := &Log{dir: dir, opt: opt, open: map[ID]struct{}{}, late: map[ID]Outcome{}, budgets: map[string]*budget{},
-		stop: make(chan struct{}), done: make(chan struct{})}
+		stop: make(chan struct{}), done: make(chan struct{}), watched: make(chan struct{})}
 	l.disk.init()
+	l.mu.init()
 	if err := l.recover(); err != nil {
 		return nil, errors.Join(err, l.release())
 	}
 	l.aggregateAt, l.pruneAt = l.last.Add(aggregateInterval), l.last
 	go l.keeper()
+	go l.mu.watch(l.stop, l.watched, opt.MaxLag)
 	return l, nil
 }
 
@@ -131,7 +133,9 @@ func (o *Options) fill() {
 // Begin records that an exchange is about to happen. It is written when Begin returns; only then may the
 // exchange happen. The error matches ErrFull, ErrSlow or ErrBudget, or is one of writing.
 func (l *Log) Begin(r *Record) (ID, error) {
-	l.mu.Lock()
+	if !l.mu.LockSoon() {
+		return 0, l.stuck()
+	}
 	defer l.mu.Unlock()
 	if err := l.ready(); err != nil {
 		return 0, err
@@ -183,9 +187,13 @@ func (l *Log) end(id ID, o *Outcome) error {
 }
 
 // Event records something that is no exchange, or a request that was refused. Past the session's budget
-// refusals are counted instead, and the count is recorded.
+// refusals are counted instead, and the count is recorded. What is free waits for a disk that does not answer.
 func (l *Log) Event(r *Record) error {
-	l.mu.Lock()
+	if r.Free {
+		l.mu.Lock()
+	} else if !l.mu.LockSoon() {
+		return l.stuck()
+	}
 	defer l.mu.Unlock()
 	if !l.spend(r) {
 		l.suppress(r)
@@ -237,7 +245,9 @@ func (l *Log) Act(r *Record, do func() error) error {
 
 // prepare keeps room for an event.
 func (l *Log) prepare() error {
-	l.mu.Lock()
+	if !l.mu.LockSoon() {
+		return l.stuck()
+	}
 	defer l.mu.Unlock()
 	if err := l.ready(); err != nil {
 		return err
@@ -254,6 +264,7 @@ func (l *Log) prepare() error {
 func (l *Log) Close() error {
 	close(l.stop)
 	<-l.done
+	<-l.watched
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.settle()

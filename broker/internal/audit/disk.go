@@ -69,6 +69,11 @@ func (l *Log) ready() error {
 	return nil
 }
 
+// stuck is why nothing can be recorded where a line is being written and the disk does not answer.
+func (l *Log) stuck() error {
+	return fmt.Errorf("%w: a write has not returned for %v", ErrSlow, l.opt.MaxLag)
+}
+
 // await waits until line seq is on disk. It gives l.mu up meanwhile.
 func (l *Log) await(seq uint64) error {
 	timer := time.NewTimer(l.opt.MaxLag)
