@@ -60,6 +60,7 @@ bench: build ## measure the path beside nginx and httputil.ReverseProxy (root, n
 
 soak: build ## hold the broker to what is promised under load and in trouble (root; half an hour); SOAK="-for 1m -kills 20"
 	$(GO) build -trimpath -o bin/torno-bench ./bench
+	cd .ci/tools/slowfs && $(GO) build -trimpath -o $(CURDIR)/bin/slowfs .
 	bin/torno-bench soak $(SOAK)
 
 lint: ## run golangci-lint with the list in .golangci.yml

@@ -197,7 +197,7 @@ func (h *house) gauges(ctx context.Context) (goroutines int, heap int64, err err
 			found[name] = v
 		}
 	}
-	if found["go_goroutines"] == 0 || found["go_gc_heap_live_bytes"] == 0 {
+	if _, ok := found["go_gc_heap_live_bytes"]; !ok || found["go_goroutines"] == 0 {
 		return 0, 0, errors.New("the metrics say nothing of goroutines and heap")
 	}
 	return int(found["go_goroutines"]), int64(found["go_gc_heap_live_bytes"]), nil

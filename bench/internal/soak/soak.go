@@ -23,6 +23,8 @@ type Options struct {
 	Kills    int           // how often the broker is killed
 	Churn    time.Duration // how long sessions and connections come and go
 	Leak     bool          // sessions are leaked on purpose: what must be noticed
+	SlowFS   string        // the program of .ci/tools/slowfs
+	Faults   []string      // of a disk, by name; none: all
 	Settle   time.Duration // how long the broker is given to come to rest before its memory is read
 	Only     []string      // names of parts; none: all
 }
@@ -35,6 +37,8 @@ var parts = []struct {
 	{"sessions", sessions},
 	{"kills", kills},
 	{"churn", churning},
+	{"disks", disks},
+	{"second", second},
 }
 
 // ErrMiss means that some figure is not as promised.
@@ -55,6 +59,7 @@ func Main(ctx context.Context, args []string, r Report) error {
 	flags.IntVar(&o.Kills, "kills", 200, "how often the broker is killed")
 	flags.DurationVar(&o.Churn, "for", 5*time.Minute, "how long sessions and connections come and go")
 	flags.BoolVar(&o.Leak, "leak", false, "leak sessions on purpose, to see that it is noticed")
+	flags.StringVar(&o.SlowFS, "slowfs", "", "`program` that .ci/tools/slowfs is built to; none: beside torno")
 	flags.DurationVar(&o.Settle, "settle", 3*time.Minute, "how long the broker is given to come to rest before its memory is read")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -69,6 +74,9 @@ func Main(ctx context.Context, args []string, r Report) error {
 	var err error
 	if o.Torno, err = filepath.Abs(filepath.Join(*bin, "torno")); err != nil {
 		return err
+	}
+	if o.SlowFS == "" {
+		o.SlowFS = filepath.Join(filepath.Dir(o.Torno), "slowfs")
 	}
 	if _, err := os.Stat(o.Torno); err != nil {
 		return fmt.Errorf("%w: make build puts it there", err)

@@ -81,7 +81,7 @@ func (r *Report) check(t *testing.T, missed ...string) {
 }
 
 func TestSessions(t *testing.T) {
-	short(t, Options{Only: []string{"sessions"}, Sessions: 250, Settle: 4 * time.Second}, 2).check(t)
+	short(t, Options{Only: []string{"sessions"}, Sessions: 150, Settle: 2 * time.Second}, 2).check(t)
 }
 
 func TestAttack36Kills(t *testing.T) {
@@ -89,11 +89,51 @@ func TestAttack36Kills(t *testing.T) {
 }
 
 func TestChurn(t *testing.T) {
-	short(t, Options{Only: []string{"churn"}, Churn: 6 * time.Second}, 2).check(t)
+	short(t, Options{Only: []string{"churn"}, Churn: 4 * time.Second}, 2).check(t)
 }
 
 // Sessions that are never ended are noticed.
 func TestChurnLeak(t *testing.T) {
-	r := short(t, Options{Only: []string{"churn"}, Churn: 6 * time.Second, Leak: true}, 2)
+	r := short(t, Options{Only: []string{"churn"}, Churn: 4 * time.Second, Leak: true}, 2)
 	r.check(t, "more goroutines", "more descriptors", "more of the heap, by session")
+}
+
+// slowFS returns the file system that can be made slow.
+func slowFS(t *testing.T) string {
+	t.Helper()
+	path, err := filepath.Abs("../../../.cache/slowfs/slowfs")
+	if err == nil {
+		_, err = os.Stat(path)
+	}
+	switch {
+	case err != nil && os.Getenv("CI") != "":
+		t.Fatal("slowfs is not built (make client-deps)")
+	case err != nil:
+		t.Skip("slowfs is not built (try: make client-deps)")
+	case os.Geteuid() != 0:
+		t.Skip("mounts disks (run as root)")
+	}
+	return path
+}
+
+func TestAttack37Disks(t *testing.T) {
+	names := []string{"slow fsync, sync = always", "fsync fails (EIO)", "full (ENOSPC)", "ext4 aborts"}
+	short(t, Options{Only: []string{"disks"}, SlowFS: slowFS(t), Faults: names}, 5).check(t)
+}
+
+// Exchanges that do not wait for the disk are noticed.
+func TestDiskNotWaitedFor(t *testing.T) {
+	o, r := Options{Torno: program, SlowFS: slowFS(t)}, &Report{}
+	f := faultTable[1]
+	if f.always = false; !f.waits {
+		t.Fatalf("%s waits for nothing", f.name)
+	}
+	if err := f.try(t.Context(), &o, r); err != nil {
+		t.Fatal(err)
+	}
+	r.check(t, "answered before they were on the disk")
+}
+
+func TestAttack40Second(t *testing.T) {
+	short(t, Options{Only: []string{"second"}}, 5).check(t)
 }

@@ -130,6 +130,14 @@ func (u *upstream) numbered(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintln(w, "ok", r.URL.Path)
 }
 
+// total is how many requests came for paths below /n/.
+func (u *upstream) total() (n int) {
+	for _, times := range u.seen() {
+		n += times
+	}
+	return n
+}
+
 // seen returns a copy of what was asked for below /n/.
 func (u *upstream) seen() map[string]int {
 	u.mu.Lock()
