@@ -165,7 +165,7 @@ func lineDiff(want, got string) string {
 var decoders = map[string][]string{
 	"protocol":                 {"FuzzParseAuthority", "FuzzReadPreface", "FuzzDecodeStrict"},
 	"protocol/bhttp":           {"FuzzReadRequest", "FuzzReadResponse", "FuzzMessage"},
-	"protocol/control":         {"FuzzParseTemplate", "FuzzParseFormula", "FuzzDecodeAssociatedData", "FuzzDecodeSealed"},
+	"protocol/control":         {"FuzzParseTemplate", "FuzzParseFormula", "FuzzClaims", "FuzzDecodeAssociatedData", "FuzzDecodeSealed"},
 	"protocol/http1":           {"FuzzReadRequest", "FuzzReadResponse"},
 	"protocol/postgres":        {"FuzzReadStartup"},
 	"protocol/seal":            {"FuzzOpen"},
@@ -180,7 +180,7 @@ var decoders = map[string][]string{
 	"broker/internal/policy":   {"FuzzParseRule", "FuzzReadings"},
 	"broker/internal/redact":   {"FuzzMask"},
 	"broker/internal/session":  {"FuzzDecodeRecord"},
-	"broker/internal/sign":     {"FuzzSigV4", "FuzzChunks", "FuzzDigest", "FuzzHMAC", "FuzzAzure"},
+	"broker/internal/sign":     {"FuzzSigV4", "FuzzChunks", "FuzzDigest", "FuzzHMAC", "FuzzAzure", "FuzzJWT"},
 	"broker/internal/ssh":      {"FuzzWatch", "FuzzAgent", "FuzzLogin", "FuzzKnownHosts"},
 	"broker/internal/store":    {"FuzzDecodeManifest", "FuzzDecodePage", "FuzzDecodeBackup"},
 	"broker/internal/upstream": {"FuzzH2Response", "FuzzH2Section"},

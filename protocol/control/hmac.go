@@ -225,6 +225,8 @@ func (in Injector) ParseHeader(key, line string) (FieldTemplate, error) {
 	switch {
 	case in.Scheme == SchemeHeader:
 		return ParseHeader(key, line)
+	case in.Scheme == SchemeJWT || in.Scheme == SchemeJWTRequest:
+		return ParseHeader(jwtHole, line)
 	case !schemes[in.Scheme].fields:
 		return FieldTemplate{}, fmt.Errorf("--header does not go with --as %s", in.Scheme)
 	}

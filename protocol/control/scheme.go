@@ -96,7 +96,7 @@ type scheme struct {
 	params []param
 	check  func(key string, in Injector) error // what params together must be; nil: anything
 	value  func(in Injector, value []byte) error
-	mints  func(in Injector) string // the URL of the token endpoint; nil: the secret itself is sent
+	mints  func(in Injector) string // the URL of the token endpoint, empty where the broker makes tokens itself; nil: the secret itself is sent
 	signs  bool                     // the secret is never sent, and proofs made with it are
 	fields bool                     // it takes headers
 	cloud  Cloud                    // whose SDKs it authorises
@@ -191,6 +191,13 @@ var schemes = map[string]scheme{
 		params: roleParams(param{"iss", false, checkWord}, param{"sub", false, checkWord}, param{"aud", false, checkWord},
 			param{"alg", false, checkAlg}, param{"kid", false, checkWord}),
 		check: checkRoleParams, value: checkWebIdentity, mints: stsURL, signs: true, cloud: CloudAWS,
+	},
+	SchemeJWT: {
+		params: jwtParams(), check: checkJWT, value: checkJWTKey, fields: true,
+		mints: func(Injector) string { return "" }, // by itself
+	},
+	SchemeJWTRequest: {
+		params: jwtParams(param{ParamPreset, false, checkLater}), check: checkJWT, value: checkJWTKey, fields: true, signs: true,
 	},
 	SchemeAzureStorage: {
 		params: []param{{ParamAccount, true, checkAccount}, {ParamService, false, oneOf(ServiceBlob, ServiceQueue, ServiceFile, ServiceTable)}},

@@ -55,12 +55,14 @@ const (
 	SchemeGoogle        = "google"         // the JSON key of a Google service account, or of a user
 	SchemeAzure         = "azure"          // the client secret of an application in Entra ID
 	SchemeRegistry      = "registry"       // a password for a container registry's tokens
+	SchemeJWT           = "jwt"            // a key: the tokens are JWTs that the broker signs itself (RFC 7519)
 
 	// What follows signs requests, and is never sent.
 	SchemeSigV4        = "sigv4"         // AWS Signature Version 4
 	SchemeMessage      = "rfc9421"       // HTTP Message Signatures
 	SchemeHMAC         = "hmac"          // an HMAC over what formulas say
 	SchemeAzureStorage = "azure-storage" // Shared Key of Azure Storage
+	SchemeJWTRequest   = "jwt-request"   // a JWT for each request, with claims about it
 
 	// What follows is traded for temporary keys, which sign as SchemeSigV4 does.
 	SchemeAWSRole        = "aws-role"         // keys of AWS that assume a role (AssumeRole)

@@ -11,10 +11,26 @@ import (
 // newMinted returns the injector of access tokens that the secret m mints: bearer tokens (RFC 6750), which
 // GitHub wants as passwords where git speaks HTTP.
 func newMinted(m control.Meta) (Injector, error) {
-	if m.Inject.Scheme == control.SchemeGitHubApp {
+	switch m.Inject.Scheme {
+	case control.SchemeGitHubApp:
 		return newGit(m)
+	case control.SchemeJWT:
+		return newOwnToken(m)
 	}
 	return bearer{}, nil
+}
+
+// newOwnToken returns the injector of JWTs that the secret m signs: a bearer token, or fields made from templates.
+func newOwnToken(m control.Meta) (Injector, error) {
+	spec, err := control.ParseJWT(m.Inject)
+	if err != nil || len(spec.Fields) == 0 {
+		return bearer{}, err
+	}
+	h := &header{}
+	for _, f := range spec.Fields {
+		h.fields = append(h.fields, templated{f.Name, spec.Template(f)})
+	}
+	return h, nil
 }
 
 // Mints reports whether requests get an access token instead of the secret.

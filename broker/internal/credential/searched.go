@@ -44,8 +44,9 @@ func (s Secret) Searched() []redact.Secret {
 				add(key)
 			}
 		case control.SchemeAssertion, control.SchemeGitHubApp, control.SchemeOAuth2, control.SchemeClientCert, control.SchemeMessage,
-			control.SchemeAWSWebIdentity:
+			control.SchemeAWSWebIdentity, control.SchemeJWT, control.SchemeJWTRequest:
 			privateNumbers(value, add)
+			sharedKey(in, value, add)
 		case control.SchemeGoogle, control.SchemeRefresh:
 			if k, err := control.ParseGoogleKey(value); err == nil {
 				privateNumbers([]byte(k.Key), add)
@@ -89,6 +90,18 @@ func hmacParts(in control.Injector, value []byte, add func(b []byte, public ...s
 	}
 	add(k.Key)
 	add(bytes.Clone(k.Passphrase))
+}
+
+// sharedKey calls add with a shared key that is written in a coding: as it is written, and the bytes that it stands for.
+func sharedKey(in control.Injector, value []byte, add func(b []byte, public ...string)) {
+	coding := in.ParamOr(control.ParamKey, control.CodingRaw)
+	if control.KindOf(in.Param("alg")) != control.KeyShared || coding == control.CodingRaw {
+		return
+	}
+	if key, err := control.DecodeKey(value, coding); err == nil {
+		add(bytes.Clone(value))
+		add(key)
+	}
 }
 
 // privateNumbers calls add with each number of a private key in PEM that nobody else knows. What surrounds

@@ -35,21 +35,29 @@ func (m *Minter) start(fam family, all *tokens, e *entry, src *Source, purpose s
 		if len(replacement) > 0 {
 			err = m.replace(&own, replacement)
 		}
-		a, _, _ := own.Meta.Inject.TokenEndpoint()
+		a, _, called := own.Meta.Inject.TokenEndpoint()
 		m.land(fam, e, f, token, replacement, err)
-		if m.Notify != nil && m.ctx.Err() == nil {
+		if (called || err != nil) && m.Notify != nil && m.ctx.Err() == nil {
 			m.Notify(Event{Meta: &own.Meta, Endpoint: a, Err: err})
 		}
 	})
 	return nil
 }
 
-// fetch calls the token endpoint.
+// fetch calls the token endpoint, or makes the token.
 func (m *Minter) fetch(g grant, src *Source, purpose string) (token *Token, replacement []byte, err error) {
 	ctx, cancel := context.WithTimeout(m.ctx, timeout)
 	defer cancel()
 	var req *Request
 	now := time.Now()
+	if l, ok := g.(local); ok {
+		var made *answered
+		err := src.Value.Use(func(value []byte) (err error) { made, err = l.make(value, now); return err })
+		if err != nil {
+			return nil, nil, err
+		}
+		return made.token(now), nil, nil
+	}
 	err = src.Value.Use(func(value []byte) (err error) {
 		req, err = g.request(value, purpose, now)
 		return err

@@ -74,7 +74,7 @@ type Event struct {
 // A Minter keeps tokens. It is safe for concurrent use. Close it when done.
 type Minter struct {
 	Fetcher Fetcher
-	Notify  func(Event)   // called after each call of a token endpoint; nil: nobody is told
+	Notify  func(Event)   // called after each call of a token endpoint, and where a token could not be made without one; nil: nobody is told
 	Fresh   time.Duration // a token that is younger is not renewed because a host refuses it; zero: 10 s
 
 	ctx    context.Context // of all flights

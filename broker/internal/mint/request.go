@@ -58,6 +58,10 @@ type reader interface {
 
 // newGrant returns the grant of the secret that m describes.
 func newGrant(m *control.Meta) (grant, error) {
+	if m.Inject.Scheme == control.SchemeJWT {
+		spec, err := control.ParseJWT(m.Inject)
+		return selfSigned{spec}, err
+	}
 	a, path, ok := m.Inject.TokenEndpoint()
 	if !ok {
 		return nil, errNoMinter

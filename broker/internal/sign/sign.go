@@ -3,7 +3,8 @@
 // another. Every signer binds method, authority, path, query and content as far as its scheme can.
 //
 // The schemes: AWS Signature Version 4 (sigv4.go) and 4A (sigv4a.go), HTTP Message Signatures of RFC 9421 (message.go), HMACs
-// over what formulas say (hmac.go), Shared Key of Azure Storage (azure.go).
+// over what formulas say (hmac.go), Shared Key of Azure Storage (azure.go), JWTs with claims about
+// the request (jwtrequest.go).
 package sign
 
 import (
@@ -93,6 +94,8 @@ func New(m control.Meta) Signer {
 		return newMessage(m.Inject)
 	case control.SchemeHMAC:
 		return newFormulaic(m.Inject)
+	case control.SchemeJWTRequest:
+		return newRequestToken(m.Inject)
 	case control.SchemeAzureStorage:
 		return &sharedKey{m.Inject}
 	}

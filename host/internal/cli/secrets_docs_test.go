@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/json"
@@ -23,6 +25,7 @@ func TestSchemesPage(t *testing.T) {
 	key := privatePEM(t)
 	files := map[string]string{"client.pem": clientPEM(t), "key.pem": key, "token.jwt": "eyJh.eyJi.bWFkZSB1cA\n", "secret": "made-up-0123456789:abcdefghij\n"}
 	addKeys(files)
+	files["p256.pem"] = p256PEM(t)
 	for name, value := range map[string]map[string]string{
 		"key.json":  {"type": "service_account", "client_email": "robot@example.org", "private_key": key},
 		"user.json": {"type": "authorized_user", "client_id": "c", "client_secret": "made-up", "refresh_token": "made-up"},
@@ -33,13 +36,14 @@ func TestSchemesPage(t *testing.T) {
 		}
 		files[name] = string(b)
 	}
-	runPage(t, "schemes.md", 37, files)
+	runPage(t, "schemes.md", 43, files)
 }
 
 // addKeys adds the files that schemes of HMACs are set with.
 func addKeys(files map[string]string) {
 	const key64 = "bWFkZS11cC0wMTIzNDU2Nzg5YWJjZGVmZ2hpag=="
 	files["key"], files["key64"], files["id-key"] = "made-up-0123456789abcdef\n", key64+"\n", "key-1:made-up-0123456789abcdef\n"
+	files["hex"] = strings.Repeat("0123456789abcdef", 4) + "\n"
 	files["id-key64"], files["id-key64-passphrase"] = "key-1:"+key64+"\n", "key-1:"+key64+":made-up-passphrase-0123\n"
 }
 
@@ -115,6 +119,20 @@ func runPage(t *testing.T, name string, least int, files map[string]string) {
 func privatePEM(t *testing.T) string {
 	t.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+}
+
+// p256PEM returns a key on the curve P-256.
+func p256PEM(t *testing.T) string {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}

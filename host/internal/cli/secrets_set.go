@@ -71,13 +71,13 @@ a new value for it needs them no more. --as takes SCHEME[:NAME=VALUE,…], where
   client-cert                a key and its certificate in PEM, for TLS
   oauth2, refresh-token, jwt-bearer, token-exchange, github-app, google, azure,
   registry                   what access tokens are got with
-  sigv4, rfc9421             what requests are signed with
+  jwt                        a key that access tokens are signed with
+  sigv4, rfc9421, hmac, azure-storage, jwt-request
+                             what requests are signed with; it never leaves
   aws-role, aws-web-identity what temporary keys of AWS are got with, which sign
   ssh[:user=U]               a private key for SSH, without its passphrase: an
                              agent inside signs with it, and the hosts' keys are
                              sealed with it (--known-hosts)
-  sigv4, rfc9421, hmac, azure-storage
-                             what requests are signed with; it never leaves
   postgres[:user=U,…]        a password of PostgreSQL, or an address with one
 
 Running sessions keep the version that they began with (--rotation pin), or take
