@@ -11,7 +11,7 @@ FUZZTIME    ?= 10s
 CACHE       := $(CURDIR)/.cache
 GOLANGCI     = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.7.2
 
-.PHONY: help build demo images test test-vm test-clients test-docker bench soak fuzz lint race notice clean deps client-deps
+.PHONY: help build demo images test test-vm test-clients test-docker dist test-dist bench soak fuzz lint race notice clean deps client-deps
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,7 @@ demo: deps build ## show the main job on this machine, end to end
 test: deps client-deps images ## run every test: unit, fuzz (3 s each), scripts, attacks, real clients, VMs
 	$(GO) vet ./...
 	$(GO) test -timeout 40m ./...
+	$(GO) -C .ci/tools/dist test ./...
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=3s
 	$(GO) run ./.ci/notice -check
 
@@ -43,6 +44,13 @@ test-vm: client-deps images ## boot real VMs: missions, attacks from inside, the
 
 test-clients: client-deps build ## run the real clients alone (curl, git, Python, Node, claude)
 	$(GO) test -count=1 -timeout 15m -run 'TestClient' -v ./host
+
+dist: ## make deb, rpm and tar.gz for amd64 and arm64 in dist/, with SBOM and checksums, the same bytes each time
+	$(GO) -C .ci/tools/dist run . -root $(CURDIR) -out $(CURDIR)/dist -version $(VERSION)
+
+test-dist: deps ## build the packages twice; install, use, upgrade and remove them in root file systems (root; minutes)
+	@.ci/deps dist
+	TORNO_DIST=1 $(GO) -C .ci/tools/dist test -count=1 -timeout 40m -v ./...
 
 test-docker: images ## run dockerd in a VM (builds an image of 600 MB; takes minutes)
 	bin/torno image build --if-missing --name docker --include docker.io --include iptables

@@ -2,8 +2,11 @@ package config
 
 import (
 	"os"
+	"reflect"
 	"regexp"
 	"testing"
+
+	"torno.internal/protocol/control"
 )
 
 // TestDocs reads every block of TOML in the pages for operators.
@@ -37,6 +40,27 @@ func TestDocsSchemes(t *testing.T) {
 		if err != nil && agentErr != nil || err == nil && !c.Agents["my-agent"].Presign {
 			t.Errorf("block %d: %v, %v", i+1, err, agentErr)
 		}
+	}
+}
+
+// TestExamples reads the examples that packages install; in broker.toml also what stands there as a comment.
+func TestExamples(t *testing.T) {
+	b, err := os.ReadFile("../../systemd/broker.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := ParseBroker("/etc/torno/broker.toml", b); err != nil || !reflect.DeepEqual(c, control.Config{}) {
+		t.Errorf("broker.toml does something: %+v, %v", c, err)
+	}
+	written := regexp.MustCompile(`(?m)^#([^ \n])`).ReplaceAll(b, []byte("$1"))
+	if c, err := ParseBroker("/etc/torno/broker.toml", written); err != nil || len(c.Upstreams)+len(c.Agents) != 2 || c.Audit.KeepDays == 0 {
+		t.Errorf("broker.toml without its comment signs: %+v, %v", c, err)
+	}
+	if b, err = os.ReadFile("../../../.ci/tools/dist/package/torno.toml"); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := ParseAgent("torno.toml", b); err != nil || len(a.Secrets) != 1 {
+		t.Errorf("torno.toml: %+v, %v", a, err)
 	}
 }
 
