@@ -32,6 +32,10 @@ func run(args []string) int {
 		fmt.Println(usage)
 		return 0
 	}
+	if errors.Is(err, errVersion) {
+		fmt.Println("torno-guest " + version)
+		return 0
+	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "torno-guest: %v\nhint: %s\n", err, usage)
 		return protocol.ExitFailed

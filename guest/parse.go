@@ -15,7 +15,10 @@ import (
 )
 
 const usage = `torno run and VMMs start it, as a machine's first process; where that is another: torno-guest attach
-  torno-guest [attach] [-wait] [-broker vsock://2:618 | unix:///PATH] [-run ADDRESS] [-uid 1000]`
+  torno-guest [attach] [-wait] [-broker vsock://2:618 | unix:///PATH] [-run ADDRESS] [-uid 1000] | -version`
+
+// errVersion means that somebody only wants to know which guest this is.
+var errVersion = errors.New("asked for the version")
 
 // parse reads the flags and, for what they leave out, the kernel command line, where that is ours: of a machine
 // whose first process we are, or that we are attached to.
@@ -33,8 +36,12 @@ func parse(args []string, attached bool) (config boot.Config, err error) {
 	})
 	debug := flags.Bool("debug", false, "log every step")
 	timings := flags.Bool("timings", false, "say when each phase of the start is over")
+	asked := flags.Bool("version", false, "print the version and end")
 	if err := flags.Parse(args); err != nil {
 		return boot.Config{}, err
+	}
+	if *asked {
+		return boot.Config{}, errVersion
 	}
 	var words boot.Words
 	if *broker == "" || attached {

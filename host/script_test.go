@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -28,6 +30,9 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"stopbroker": func(ts *testscript.TestScript, _ bool, _ []string) {
 				stopBroker(t, filepath.Join(ts.Getenv("XDG_RUNTIME_DIR"), "torno", "control"))
+			},
+			"killbroker": func(ts *testscript.TestScript, _ bool, _ []string) {
+				killBroker(t, filepath.Join(ts.Getenv("TORNO_STATE"), "lock"))
 			},
 			"waitbroker": func(ts *testscript.TestScript, _ bool, _ []string) {
 				for range 600 {
@@ -62,6 +67,29 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+// killBroker ends the broker that holds a lock, with no time for anything, and waits until it has gone.
+func killBroker(t *testing.T, lock string) {
+	b, err := os.ReadFile(lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || pid < 2 {
+		t.Fatalf("%q holds the lock", b)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for range 600 {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil || bytes.Contains(stat, []byte(") Z ")) {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Fatalf("broker %d does not end", pid)
 }
 
 // stopBroker ends the broker that answers on socket, if one does, and waits until it has gone.

@@ -1,68 +1,34 @@
 package cli
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"syscall"
-	"time"
+	"slices"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
-	"torno.internal/host/internal/namespace"
-	"torno.internal/protocol"
+	"torno.internal/host/internal/doctor"
 )
 
-// A finding is what doctor says of one thing.
-type finding struct {
-	Check  string `json:"check"`
-	State  string `json:"state"` // "ok", "warn" or "fail"
-	Detail string `json:"detail"`
-	Hint   string `json:"hint,omitempty"`
-}
-
-// checks are what doctor looks at, in order.
-var checks = []struct {
-	name string
-	run  func(ctx context.Context, version string) finding
-}{
-	{"kernel", checkKernel},
-	{"namespaces", checkNamespaces},
-	{"clock", checkClock},
-	{"guest", checkGuest},
-	{"state", checkState},
-	{"sockets", checkSockets},
-	{"broker", checkBroker},
-	{"sessions", checkSessions},
-	{"proxy", checkProxy},
-}
-
 func newDoctorCommand(version string) *cobra.Command {
-	var asJSON bool
+	d := diagnosis{version: version, sysctl: "/proc/sys", kvm: "/dev/kvm", vhost: "/dev/vhost-vsock", booted: "/run/systemd/system"}
+	var asJSON, mend bool
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Look for what keeps torno from working here", Args: exactArgs(0),
-		Long: `Look for what keeps torno from working here. Each line is one thing: ok, warn or
-fail, and a hint what to do. Namespaces are made for a moment and taken down
-again; nothing else is changed.
+		Long: `Look for what keeps torno from working here: the kernel, KVM and QEMU, images,
+the store and its sockets, the broker, its files and certificates, proxies and
+the upstreams that secrets are bound to, which are called but sent nothing.
+
+Each line is one thing: ok, warn or fail; below it stand what it is for and what
+to do. Namespaces and a VM are made for a moment and taken down again; nothing
+else is changed, unless --fix says so. That mends what is safe: it takes modes
+for others off torno's own files and directories, and removes a control socket
+that nobody listens on. Lines that begin with "fixed" say what it did.
 
 Exit status: 0 if nothing fails, 1 otherwise.`,
-		Example: "  torno doctor\n  torno doctor --json",
+		Example: "  torno doctor\n  torno doctor --fix\n  torno doctor --offline --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var findings []finding
-			failed := 0
-			for _, c := range checks {
-				f := c.run(cmd.Context(), version)
-				f.Check = c.name
-				findings = append(findings, f)
-				if f.State == "fail" {
-					failed++
-				}
-			}
+			findings := doctor.Run(cmd.Context(), d.checks(), mend)
 			if asJSON {
 				if err := printJSON(cmd.OutOrStdout(), findings); err != nil {
 					return err
@@ -70,164 +36,88 @@ Exit status: 0 if nothing fails, 1 otherwise.`,
 			} else {
 				printFindings(cmd, findings)
 			}
-			if failed > 0 {
+			if doctor.Failed(findings) {
 				return &exitError{nil, exitFailed}
 			}
 			return nil
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&mend, "fix", false, "mend what is safe, and say what that was")
+	cmd.Flags().BoolVar(&d.offline, "offline", false, "call neither proxy nor upstreams")
 	return cmd
 }
 
-func printFindings(cmd *cobra.Command, findings []finding) {
+func printFindings(cmd *cobra.Command, findings []doctor.Finding) {
+	out := cmd.OutOrStdout()
 	for _, f := range findings {
-		fmt.Fprintf(cmd.OutOrStdout(), "%-4s  %-11s %s\n", f.State, f.Check, escapeLines(f.Detail))
-		if f.Hint != "" {
-			fmt.Fprintf(cmd.OutOrStdout(), "      %-11s hint: %s\n", "", escapeLines(f.Hint))
+		fmt.Fprintf(out, "%-5s  %-11s  %s\n", f.State, f.Check, escapeLines(f.Detail))
+		for _, line := range [][2]string{{"did", f.Fixed}, {"why", f.Why}, {"hint", f.Hint}} {
+			if f.State != doctor.StateOK && line[1] != "" {
+				fmt.Fprintf(out, "%-20s%s: %s\n", "", line[0], escapeLines(line[1]))
+			}
 		}
 	}
 }
 
-func ok(format string, args ...any) finding {
-	return finding{State: "ok", Detail: fmt.Sprintf(format, args...)}
+// A diagnosis is one torno doctor. The paths are of the machine.
+type diagnosis struct {
+	version string
+	offline bool
+	sysctl  string // /proc/sys
+	kvm     string // device
+	vhost   string // device
+	booted  string // there where systemd runs
 }
 
-func fail(err error, hint string) finding {
+// checks are what is looked at, in order.
+func (d *diagnosis) checks() []doctor.Check {
+	return slices.Concat([]doctor.Check{
+		{Name: "kernel", Why: "namespaces, VMs and the guest's capture use what it has", Look: d.kernel},
+		{Name: "confinement", Why: "QEMU and what agents run are confined by the kernel's filters", Look: d.confinement},
+		{Name: "userns", Why: "--isolation namespace, and images that are built without root, need them", Look: d.userns},
+		{Name: "namespaces", Why: "--isolation namespace runs commands in them", Look: d.namespaces},
+		{Name: "kvm", Why: "it runs VMs at full speed", Look: d.tryKVM},
+		{Name: "qemu", Why: "torno run runs VMs with it; --isolation namespace needs none", Look: d.qemu},
+		{Name: "vhost-vsock", Why: "VMs of other VMMs may reach the broker by the kernel's vsock", Look: d.vhostVSOCK},
+		{Name: "images", Why: "VMs boot a kernel and an image", Look: d.images},
+		{Name: "guest", Why: "it is what stands between an agent and the broker", Look: d.guest},
+		{Name: "clock", Why: "certificates are valid from one time to another, and the audit says when", Look: d.clock},
+		{Name: "disk", Why: "a broker that can't record refuses every request", Look: d.disk},
+	}, d.own(), []doctor.Check{
+		{Name: "ca", Why: "upstreams prove who they are by certificates of authorities", Look: d.ca},
+		{Name: "proxy", Why: "all requests go through it", Look: d.proxy},
+		{Name: "upstreams", Why: "these are where the agents' secrets may go", Look: d.upstreams},
+		{Name: "agent file", Why: "torno run uses no torno.toml that nobody has approved", Look: d.agentFile},
+	})
+}
+
+// own are the checks of what torno itself has and runs.
+func (d *diagnosis) own() []doctor.Check {
+	return []doctor.Check{
+		{Name: "state", Why: "whoever reaches it can take the key of all secrets, or put an older state back", Look: d.state},
+		{Name: "store", Why: "nothing opens without its key", Look: d.store},
+		{Name: "sockets", Why: "whoever reaches them can ask the broker for what you can", Look: d.sockets},
+		{Name: "broker.toml", Why: "a broker does not start with a file that it can't read", Look: d.operatorFile},
+		{Name: "broker", Why: "it should be the one that this torno speaks with", Look: d.broker},
+		{Name: "unit", Why: "as a service the broker outlives logins and reboots", Look: d.unit},
+		{Name: "sessions", Why: "some sessions are told apart or contained less well than others", Look: d.sessions},
+	}
+}
+
+// failed is a finding of an error, with the hint that it carries, or the one given.
+func failed(err error, hint string) doctor.Finding {
 	if h := hintOf(err); h != "" {
 		hint = h
 	}
-	return finding{State: "fail", Detail: err.Error(), Hint: hint}
+	return doctor.Fail(hint, "%v", err)
 }
 
-func checkKernel(context.Context, string) finding {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		return fail(err, "")
-	}
-	var major, minor int
-	release := unix.ByteSliceToString(u.Release[:])
-	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err == nil && (major < 5 || major == 5 && minor < 12) {
-		return fail(fmt.Errorf("kernel %s is too old", release), "torno needs Linux 5.12 or newer")
-	}
-	return ok("Linux %s", release)
-}
-
-// tryTimeout bounds the trial of namespaces.
-const tryTimeout = 20 * time.Second
-
-// checkNamespaces makes some: kernels, sysctls, security modules and containers forbid them in many ways.
-func checkNamespaces(ctx context.Context, _ string) finding {
-	ids, err := namespace.FindIDs()
-	if err != nil {
-		return fail(err, "")
-	}
-	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
-	defer cancel()
-	began := time.Now()
-	if err := namespace.Try(ctx, ids); err != nil {
-		return fail(err, "")
-	}
-	return ok("made in %v, with nf_tables; ids %d (guest), %d (agent)", time.Since(began).Round(time.Millisecond), ids.Peer(), ids.Agent())
-}
-
-// checkClock compares with the time that this program was made: certificates of a clock that is behind
-// it are not valid yet.
-func checkClock(context.Context, string) finding {
-	self, err := os.Executable()
-	if err != nil {
-		return fail(err, "")
-	}
-	info, err := os.Stat(self)
-	if err != nil {
-		return fail(err, "")
-	}
-	now := time.Now()
-	if now.Before(info.ModTime().Add(-time.Hour)) {
-		return fail(fmt.Errorf("it is %s, before torno was made", now.Format(time.RFC3339)), "set the clock; upstream certificates will not verify")
-	}
-	return ok("%s", now.Format(time.RFC3339))
-}
-
-func checkGuest(context.Context, string) finding {
-	path, err := (&launch{}).findGuest()
-	if err != nil {
-		return fail(err, "")
-	}
-	if out, err := exec.Command(path, "-version").CombinedOutput(); err == nil {
-		return ok("%s, %s", path, firstLine(string(out)))
-	}
-	return ok("%s", path)
-}
-
-func checkState(context.Context, string) finding {
-	dir, err := stateDir()
-	if err != nil {
-		return fail(err, "")
-	}
-	f := checkPrivate(dir)
-	var disk unix.Statfs_t
-	if err := unix.Statfs(dir, &disk); err == nil && f.State == "ok" {
-		if free := disk.Bavail * uint64(disk.Bsize) >> 20; free < 64 {
-			return finding{State: "warn", Detail: fmt.Sprintf("%s has %d MiB left", dir, free), Hint: "a broker that can't record refuses every request"}
-		}
-	}
+// missing is failed for what torno can do without.
+func missing(err error, hint string) doctor.Finding {
+	f := failed(err, hint)
+	f.State = doctor.StateWarn
 	return f
 }
 
-func checkSockets(context.Context, string) finding {
-	dir, err := runtimeDir()
-	if err != nil {
-		return fail(err, "")
-	}
-	return checkPrivate(dir)
-}
-
-// checkPrivate looks whether dir is ours alone. One that is not there must be possible to make.
-func checkPrivate(dir string) finding {
-	info, err := os.Lstat(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		parent := dir
-		for errors.Is(err, fs.ErrNotExist) {
-			parent = filepath.Dir(parent)
-			_, err = os.Stat(parent)
-		}
-		if err := unix.Access(parent, unix.W_OK); err != nil {
-			return fail(fmt.Errorf("%s cannot be made: %s: %w", dir, parent, err), "name another place: TORNO_STATE for state, XDG_RUNTIME_DIR for sockets")
-		}
-		return ok("%s, made by the first broker", dir)
-	case err != nil:
-		return fail(err, "")
-	case !info.IsDir():
-		return fail(fmt.Errorf("%s is not a directory", dir), "")
-	}
-	if st, isStat := info.Sys().(*syscall.Stat_t); isStat && int(st.Uid) != os.Geteuid() {
-		return fail(fmt.Errorf("%s belongs to user %d", dir, st.Uid), "run torno as that user, or name another place")
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return fail(fmt.Errorf("others can reach %s", dir), "chmod 700 "+dir)
-	}
-	return ok("%s", dir)
-}
-
-func checkBroker(ctx context.Context, version string) finding {
-	c, err := connect()
-	if err != nil {
-		return fail(err, "")
-	}
-	h, err := c.health(ctx)
-	if errors.Is(err, errNoBroker) {
-		return ok("none runs; the first command that needs one starts it")
-	}
-	if err != nil {
-		return fail(err, "")
-	}
-	if h.Protocol < protocol.MinVersion || h.Protocol > protocol.Version {
-		return finding{State: "warn", Detail: fmt.Sprintf("the broker speaks protocol %d, this torno %d", h.Protocol, protocol.Version), Hint: "restart torno serve"}
-	}
-	if h.Version != version {
-		return finding{State: "warn", Detail: fmt.Sprintf("version %s runs, this torno is %s", h.Version, version), Hint: "restart torno serve"}
-	}
-	return ok("%s, process %d, %d sessions", h.Version, h.PID, h.Sessions)
-}
+func isRoot() bool { return os.Geteuid() == 0 }

@@ -48,6 +48,9 @@ func newBroker(t *testing.T) *fakeBroker {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Chmod(ln.Addr().String(), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	s := httptest.NewUnstartedServer(b)
 	s.Listener = ln
 	s.Start()

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/url"
@@ -76,9 +77,9 @@ func readTrustable(path string, b []byte, agent string) (*trustable, error) {
 }
 
 // before returns what is trusted now; nothing if no file is.
-func (t *trustable) before(cmd *cobra.Command, c *client) (control.TrustedFile, error) {
+func (t *trustable) before(ctx context.Context, c *client) (control.TrustedFile, error) {
 	var old control.TrustedFile
-	err := c.do(cmd.Context(), "GET", control.PathTrust+"?"+url.Values{"agent": {t.file.Agent}}.Encode(), nil, &old)
+	err := c.do(ctx, "GET", control.PathTrust+"?"+url.Values{"agent": {t.file.Agent}}.Encode(), nil, &old)
 	var e *control.Error
 	if errors.As(err, &e) && e.Code == control.CodeNotFound {
 		return control.TrustedFile{}, nil
@@ -89,7 +90,7 @@ func (t *trustable) before(cmd *cobra.Command, c *client) (control.TrustedFile, 
 // ensure makes sure that the file is trusted: it is already, force says so, or a person on a terminal
 // does. Otherwise its error says what to type.
 func (t *trustable) ensure(cmd *cobra.Command, c *client, force bool) error {
-	old, err := t.before(cmd, c)
+	old, err := t.before(cmd.Context(), c)
 	if err != nil || string(old.File) == string(t.file.File) {
 		return err
 	}
@@ -108,7 +109,7 @@ func (t *trustable) ensure(cmd *cobra.Command, c *client, force bool) error {
 
 // approve shows the file, or what changed, asks unless told not to, and approves it.
 func (t *trustable) approve(cmd *cobra.Command, c *client, yes bool) error {
-	old, err := t.before(cmd, c)
+	old, err := t.before(cmd.Context(), c)
 	if err != nil {
 		return err
 	}
