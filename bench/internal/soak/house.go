@@ -250,17 +250,19 @@ func (h *house) run(ctx context.Context, args ...string) (string, error) {
 	return string(out), err
 }
 
-// raiseFiles lets this process, and what it starts, open n files.
-func raiseFiles(n uint64) error {
+// raiseFiles lets this process, and what it starts, open n files, or as many as may be, and returns how many that are.
+func raiseFiles(n uint64) (uint64, error) {
 	var l unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
-		return err
+		return 0, err
 	}
 	if l.Cur >= n {
-		return nil
+		return l.Cur, nil
 	}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: max(l.Max, n)}); err != nil {
-		return fmt.Errorf("%d open files (RLIMIT_NOFILE): %w", n, err)
+	err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: max(l.Max, n)})
+	if err != nil { // only what is allowed already
+		n = l.Max
+		err = unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: n})
 	}
-	return nil
+	return n, err
 }

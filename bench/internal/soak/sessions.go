@@ -20,6 +20,7 @@ const (
 	idleSecrets = 4   // of each
 	warm        = 100 // sessions that are there before anything is measured
 	registering = 8   // at a time
+	spareFiles  = 512 // besides those of sessions
 )
 
 // idleFile is what the sessions run under.
@@ -39,13 +40,18 @@ type crowd struct {
 // events, as each does.
 func sessions(ctx context.Context, o *Options, r *Report) error {
 	const part = "sessions"
+	var guests int
 	h, err := newHouse(o.Torno)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = h.close() }()
-	if err := raiseFiles(uint64(3*o.Sessions + 4096)); err != nil {
+	files, err := raiseFiles(uint64(2 * (o.Sessions + spareFiles)))
+	if err != nil {
 		return err
+	}
+	if guests = min(o.Sessions, int(files)-o.Sessions-spareFiles); guests < 1 { // a session is a descriptor, and its guest another
+		return fmt.Errorf("%d files may be open (RLIMIT_NOFILE), which is too few for %d sessions", files, o.Sessions)
 	}
 	if _, err := h.start(ctx); err != nil {
 		return err
@@ -71,8 +77,9 @@ func sessions(ctx context.Context, o *Options, r *Report) error {
 	if err != nil {
 		return err
 	}
-	per := func(from, to usage) float64 { return float64(to.anonymous-from.anonymous) / 1024 / float64(o.Sessions) }
-	r.judge(part, "memory of one that waits for its guest", per(before, alone), "KiB", idleBound, fmt.Sprintf("of %d, with %d secrets each", o.Sessions, idleSecrets))
+	per := func(from, to usage, n int) float64 { return float64(to.anonymous-from.anonymous) / 1024 / float64(n) }
+	waiting := per(before, alone, o.Sessions)
+	r.judge(part, "memory of one that waits for its guest", waiting, "KiB", idleBound, fmt.Sprintf("of %d, with %d secrets each", o.Sessions, idleSecrets))
 	busy, err := h.busy(ctx)
 	if err != nil {
 		return err
@@ -81,14 +88,14 @@ func sessions(ctx context.Context, o *Options, r *Report) error {
 	if err := c.join(ctx, warm); err != nil {
 		return err
 	}
-	if err := c.join(ctx, o.Sessions); err != nil {
+	if err := c.join(ctx, guests); err != nil {
 		return err
 	}
 	joined, err := h.settle(ctx, o.Settle)
 	if err != nil {
 		return err
 	}
-	r.judge(part, "memory of one with an idle guest", per(before, joined), "KiB", idleBound, "its stream of events is open")
+	r.judge(part, "memory of one with an idle guest", waiting+per(alone, joined, guests), "KiB", idleBound, fmt.Sprintf("of %d; its stream of events is open", guests))
 	c.leave()
 	return c.again(ctx, o, r, part)
 }
