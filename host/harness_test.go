@@ -67,7 +67,11 @@ func testMain(m *testing.M) int {
 			return 1
 		}
 	}
-	return m.Run()
+	code := m.Run()
+	if endLeftovers() && code == 0 {
+		code = 1
+	}
+	return code
 }
 
 // A house is one broker with its own state, its canned upstream and an agent's secrets.
