@@ -193,6 +193,8 @@ var decoders = map[string][]string{
 	"host/internal/workspace":  {"FuzzApply"},
 	"host/internal/vhostvsock": {"FuzzRing", "FuzzPacket", "FuzzMessage", "FuzzAsk"},
 
+	"broker/internal/challenge": {"FuzzParse"},
+
 	"broker/internal/pluginhost": {"FuzzHandshake"},
 }
 

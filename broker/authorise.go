@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"time"
 
 	"torno.internal/broker/internal/credential"
 	"torno.internal/protocol"
@@ -56,7 +57,15 @@ func (x *exchange) credentials() ([]credential.Field, error) {
 	if !x.minted() {
 		return nil, protocol.Refuse(protocol.ReasonCredential, errChanged)
 	}
-	return x.use.TokenFields(x.token.Value, x.req)
+	if !x.token.Bound() {
+		return x.use.TokenFields(x.token.Value, x.req)
+	}
+	var err error
+	if x.held, err = x.token.Prove(x.method(), x.authority, x.req.Path, time.Now()); err != nil {
+		return nil, err
+	}
+	fields, err := x.use.TokenFields(x.token.Value, x.req)
+	return append(fields, credential.Field{Name: "dpop", Value: x.held.Value}), err
 }
 
 // minted reports whether the token that the exchange has is of the secret that it goes out with.

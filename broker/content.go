@@ -106,7 +106,7 @@ func (x *exchange) send(up *upstream.Exchange, b body, from *guestContent) error
 		if from.err = x.st.r.ReadTrailer(&trailer); from.err != nil {
 			return from.err
 		}
-		x.read = true
+		x.read, x.trailed = true, len(trailer) > 0
 	}
 	if err := end(); err != nil {
 		return err

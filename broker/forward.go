@@ -216,7 +216,7 @@ func (x *exchange) forwardWhole(up *upstream.Exchange, body body) (bool, error) 
 	clean, err := x.download(up, body)
 	if errors.Is(err, errTokenRefused) {
 		up.Release(false)
-		return x.again()
+		return x.again(body)
 	}
 	x.cut(up, clean, err)
 	return x.finish(up, uploadErr, clean, err)

@@ -18,6 +18,10 @@ type minting struct {
 	sent    protocol.Fields // the request's, before what the workload sent as a credential was removed
 	target  string
 	retried bool
+
+	held       mint.Proof // that the token's key is ours, where it is bound to one
+	wantsNonce bool       // the host refused the request for want of a nonce in it
+	trailed    bool       // there was something behind the request's content, which is gone
 }
 
 // errTokenRefused says that the host did not take the token, and that another one is worth a try.
@@ -25,9 +29,16 @@ var errTokenRefused = errors.New("the host does not take the token")
 
 // retries reports whether the request is sent once more, with another token: the host refused this one before
 // its time, nothing can have come of the request, and no person allowed it just once. Keys that sign are not refused in
-// this way: their time is known.
+// this way: their time is known. A request that was refused for want of a nonce is sent again with one, its content too
+// where all of that is still there: by RFC 9449 §9 the host has not looked at it.
 func (x *exchange) retries(resp *protocol.Response, b body) bool {
-	if resp.Status != 401 || x.token == nil || x.signing.plan != nil || x.retried || x.asks || !b.whole || b.length > 0 {
+	if resp.Status != 401 || x.token == nil || x.signing.plan != nil || x.retried || x.asks || !b.whole || x.trailed {
+		return false
+	}
+	if x.wantsNonce {
+		return true
+	}
+	if b.length > 0 {
 		return false
 	}
 	switch x.req.Method {
@@ -37,8 +48,8 @@ func (x *exchange) retries(resp *protocol.Response, b body) bool {
 	return false
 }
 
-// again sends the request once more: it is decided on anew, and has a record of its own.
-func (x *exchange) again() (bool, error) {
+// again sends the request once more, with its content b: it is decided on anew, and has a record of its own.
+func (x *exchange) again(b body) (bool, error) {
 	x.retried = true
 	x.req.Fields, x.req.Path = x.sent, x.target
 	err := x.decide(false)
@@ -64,7 +75,6 @@ func (x *exchange) again() (bool, error) {
 	if err := x.reauthorise(); err != nil {
 		return false, x.fail(err)
 	}
-	b := body{whole: true}
 	if err := x.writeHead(up, b.length); err != nil {
 		return false, x.fail(err)
 	}

@@ -86,6 +86,7 @@ func (x *exchange) readHead(up *upstream.Exchange, b body, resp *protocol.Respon
 			return err
 		}
 		if !resp.Interim() {
+			x.wantsNonce = x.token != nil && x.token.Answered(x.authority, x.held, resp)
 			return nil
 		}
 		if err := x.interim(resp); err != nil {

@@ -30,6 +30,15 @@ const (
 	AuthJWT   = "jwt"   // private_key_jwt: the secret is a key in PEM
 )
 
+// ParamDPoP has tokens bound to a key of the broker's (RFC 9449); its values are how proofs are signed. Left out they are
+// bearer tokens.
+const (
+	ParamDPoP = "dpop"
+
+	DPoPES256 = "ES256"
+	DPoPEdDSA = "EdDSA"
+)
+
 // Algs are the algorithms that assertions are signed with, the default of each kind of key first.
 var Algs = []string{"RS256", "ES256", "EdDSA", "PS256", "RS384", "RS512", "ES384"}
 
@@ -48,7 +57,10 @@ func (in Injector) TokenEndpoint() (a protocol.Authority, path string, ok bool) 
 
 // tokenParams returns the parameters of grants that go to an endpoint of anybody's.
 func tokenParams(more ...param) []param {
-	return append([]param{{"token", true, checkTokenURL}, {"scope", false, checkScope}, {"audience", false, checkScope}, {"resource", false, checkScope}}, more...)
+	return append([]param{
+		{"token", true, checkTokenURL}, {"scope", false, checkScope}, {"audience", false, checkScope}, {"resource", false, checkScope},
+		{ParamDPoP, false, oneOf(DPoPES256, DPoPEdDSA)},
+	}, more...)
 }
 
 func tokenParam(in Injector) string { return in.Param("token") }
@@ -184,6 +196,7 @@ type GoogleKey struct {
 	ClientID     string `json:"client_id"`
 	ClientSecret string `json:"client_secret"`
 	RefreshToken string `json:"refresh_token"`
+	DPoPKey      string `json:"dpop_key"` // in PEM, which the refresh token is bound to (RFC 9449 §5); empty: to none
 }
 
 // ParseGoogleKey reads a JSON key. Its errors don't quote it.
@@ -238,8 +251,14 @@ func checkGoogleKey(in Injector, value []byte) error {
 func checkRefresh(in Injector, value []byte) error {
 	if bytes.HasPrefix(bytes.TrimSpace(value), []byte("{")) {
 		k, err := ParseGoogleKey(value)
-		if err == nil && k.Type != "authorized_user" {
+		switch {
+		case err != nil:
+		case k.Type != "authorized_user":
 			err = errors.New("the JSON is not of an authorised user")
+		case k.DPoPKey != "" && in.Param(ParamDPoP) == "":
+			err = errors.New("the JSON has a dpop_key, which the refresh token is bound to; say with dpop=ES256 or dpop=EdDSA what it is")
+		case k.DPoPKey != "":
+			err = checkKey(Injector{Params: []Param{{"alg", in.Param(ParamDPoP)}}}, []byte(k.DPoPKey))
 		}
 		return err
 	}

@@ -1,6 +1,10 @@
 package control
 
 import (
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
 	"strings"
 	"testing"
 
@@ -50,7 +54,8 @@ func TestParseScheme(t *testing.T) {
 func TestCheckScheme(t *testing.T) {
 	good := []string{"bearer", "basic", "basic:user=me@example.org", "basic:template={KEY}:", "basic:template={KEY}", "git", "git:user=oauth2",
 		"query:name=api_key", "path:template=/bot{KEY}/", "path:template=/services/{KEY}", "cookie:name=session",
-		"azure-storage:account=my-account1,service=table"}
+		"azure-storage:account=my-account1,service=table", "oauth2:token=https://id.example.org/t,id=c,dpop=ES256",
+		"refresh-token:token=https://id.example.org/t,dpop=EdDSA"}
 	for _, as := range good {
 		if err := CheckMeta(schemeMeta(t, as)); err != nil {
 			t.Errorf("%s: %v", as, err)
@@ -67,6 +72,7 @@ func TestCheckScheme(t *testing.T) {
 		{"path:template=/a//{KEY}", "normal form"}, {"path:template=/a/../{KEY}", "normal form"}, {"path:template=/{KEY}{KEY}", "more than once"},
 		{"azure-storage", "needs account"}, {"azure-storage:account=A", "account's name"}, {"azure-storage:account=" + strings.Repeat("a", maxAccount+1), "account's name"},
 		{"azure-storage:account=a,service=dfs", "none of blob"},
+		{"oauth2:token=https://id.example.org/t,id=c,dpop=none", "none of ES256"}, {"google:dpop=ES256", "no parameter"},
 		{"cookie", "needs name"}, {"cookie:name=a b", "cookie's name"}, {"cookie:name=a;b", "cookie's name"},
 	}
 	for _, tt := range bad {
@@ -129,5 +135,33 @@ func TestAttack20BytesInSchemes(t *testing.T) {
 	}
 	if err := CheckValue(schemeMeta(t, "basic:template={KEY}"), []byte("no-colon")); err == nil || !strings.Contains(err.Error(), "colon") {
 		t.Errorf("a template without a colon: %v", err)
+	}
+}
+
+// A refresh token that is bound to a key comes with the key, and with how proofs are signed.
+func TestBoundRefreshToken(t *testing.T) {
+	const user = `{"type":"authorized_user","client_id":"c","refresh_token":"r"`
+	_, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := `,"dpop_key":` + string(text) + "}"
+	for _, tt := range []struct{ as, value, want string }{
+		{",dpop=ES256", user + "}", ""}, {"", user + key, "say with dpop"}, {",dpop=EdDSA", user + key, ""},
+		{",dpop=ES256", user + key, "ES256 signs with"},
+		{",dpop=ES256", user + `,"dpop_key":"x"}`, "private key"},
+	} {
+		err := CheckValue(schemeMeta(t, "refresh-token:token=https://id.example.org/t"+tt.as), []byte(tt.value))
+		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s with %s: %v", tt.value, tt.as, err)
+		}
 	}
 }

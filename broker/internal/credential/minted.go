@@ -17,6 +17,9 @@ func newMinted(m control.Meta) (Injector, error) {
 	case control.SchemeJWT:
 		return newOwnToken(m)
 	}
+	if m.Inject.Param(control.ParamDPoP) != "" {
+		return dpop{}, nil
+	}
 	return bearer{}, nil
 }
 
@@ -31,6 +34,18 @@ func newOwnToken(m control.Meta) (Injector, error) {
 		h.fields = append(h.fields, templated{f.Name, spec.Template(f)})
 	}
 	return h, nil
+}
+
+// dpop sends a token that is bound to a key (RFC 9449 §7.1). The proof that goes with it is the broker's to add.
+type dpop struct{}
+
+func (dpop) Strip(name string) bool {
+	name = protocol.FoldName(name)
+	return isAuthField(name) || name == "dpop"
+}
+
+func (dpop) Apply(value secret.Value, _ *protocol.Request) ([]Field, error) {
+	return []Field{field("authorization", "DPoP ", value, "")}, nil
 }
 
 // Mints reports whether requests get an access token instead of the secret.

@@ -50,6 +50,7 @@ func (s Secret) Searched() []redact.Secret {
 		case control.SchemeGoogle, control.SchemeRefresh:
 			if k, err := control.ParseGoogleKey(value); err == nil {
 				privateNumbers([]byte(k.Key), add)
+				privateNumbers([]byte(k.DPoPKey), add)
 				add([]byte(k.ClientSecret))
 				add([]byte(k.RefreshToken))
 			}

@@ -95,8 +95,8 @@ func readOAuth(g grant, a *Answer, now time.Time) (*answered, error) {
 	switch {
 	case len(access) == 0:
 		return nil, fmt.Errorf("the token endpoint's answer has no token%s", errorCode(a.Content))
-	case b.TokenType != "" && !strings.EqualFold(b.TokenType, "bearer") && !g.id():
-		return nil, errors.New("the token is of a type other than Bearer")
+	case !rightType(b.TokenType, g):
+		return nil, fmt.Errorf("the token is of a type other than %s", g.kind())
 	case !isToken(access):
 		return nil, errors.New("the token is too long, or holds what no field can carry")
 	case len(b.RefreshToken) > 0 && !isToken(b.RefreshToken):
@@ -107,6 +107,18 @@ func readOAuth(g grant, a *Answer, now time.Time) (*answered, error) {
 		return nil, err
 	}
 	return &answered{access: access, refresh: bytes.Clone(b.RefreshToken), life: life, worth: worth}, nil
+}
+
+// The types of tokens (RFC 6749 §7.1).
+const (
+	typeBearer = "Bearer"
+	typeDPoP   = "DPoP"
+)
+
+// rightType reports whether an answer may name that type. A bearer token where a bound one was asked for is no such token:
+// its server has not understood. Id tokens have no type of their own.
+func rightType(named string, g grant) bool {
+	return g.id() || strings.EqualFold(named, g.kind()) || named == "" && g.kind() == typeBearer
 }
 
 func wipeOthers(b *body, kept text) {

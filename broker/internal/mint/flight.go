@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"torno.internal/broker/internal/sign"
+	"torno.internal/protocol/control"
 	"torno.internal/protocol/secret"
 )
 
@@ -27,13 +29,20 @@ func (m *Minter) start(fam family, all *tokens, e *entry, src *Source, purpose s
 		own.Value = all.refreshed[n-1].Value
 	}
 	own.Value = secret.New(own.Value.AppendTo(nil))
+	if alg := src.Meta.Inject.Param(control.ParamDPoP); alg != "" && all.bound == nil {
+		if all.bound, err = newBinding(alg, own.Value); err != nil {
+			own.Value.Wipe()
+			return err
+		}
+	}
+	c := &call{grant: g, src: &own, purpose: purpose, bound: all.bound}
 	f := &flight{done: make(chan struct{})}
 	e.flight = f
 	m.wg.Go(func() {
 		defer own.Value.Wipe()
-		token, replacement, err := m.fetch(g, &own, purpose)
-		if len(replacement) > 0 {
-			err = m.replace(&own, replacement)
+		token, replacement, err := m.fetch(c)
+		if replacement != nil {
+			err = m.replace(&own, replacement.Value)
 		}
 		a, _, called := own.Meta.Inject.TokenEndpoint()
 		m.land(fam, e, f, token, replacement, err)
@@ -44,73 +53,136 @@ func (m *Minter) start(fam family, all *tokens, e *entry, src *Source, purpose s
 	return nil
 }
 
-// fetch calls the token endpoint, or makes the token.
-func (m *Minter) fetch(g grant, src *Source, purpose string) (token *Token, replacement []byte, err error) {
+// A call is one of a token endpoint.
+type call struct {
+	grant
+	src     *Source
+	purpose string
+	bound   *binding // nil: tokens are bound to nothing
+}
+
+// fetch calls the token endpoint, and once more if it wants a nonce, or makes the token.
+func (m *Minter) fetch(c *call) (token, replacement *Token, err error) {
 	ctx, cancel := context.WithTimeout(m.ctx, timeout)
 	defer cancel()
-	var req *Request
 	now := time.Now()
-	if l, ok := g.(local); ok {
+	if l, ok := c.grant.(local); ok {
 		var made *answered
-		err := src.Value.Use(func(value []byte) (err error) { made, err = l.make(value, now); return err })
+		err := c.src.Value.Use(func(value []byte) (err error) { made, err = l.make(value, now); return err })
 		if err != nil {
 			return nil, nil, err
 		}
 		return made.token(now), nil, nil
 	}
-	err = src.Value.Use(func(value []byte) (err error) {
-		req, err = g.request(value, purpose, now)
+	answer, again, err := m.ask(ctx, c, now)
+	if err == nil && again {
+		secret.Wipe(answer.Content)
+		answer, _, err = m.ask(ctx, c, now)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	defer secret.Wipe(answer.Content)
+	got, err := readAnswer(c.grant, answer, now)
+	if err == nil {
+		err = c.check(got)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if r, ok := c.grant.(replacer); ok && len(got.refresh) > 0 {
+		replacement, err = c.replacement(r, got.refresh)
+	}
+	token = got.token(now)
+	token.bound = c.bound
+	return token, replacement, err
+}
+
+// ask sends one request to the token endpoint. again says that its answer is worth a second one.
+func (m *Minter) ask(ctx context.Context, c *call, now time.Time) (answer *Answer, again bool, err error) {
+	var req *Request
+	err = c.src.Value.Use(func(value []byte) (err error) {
+		req, err = c.request(value, c.purpose, now)
 		return err
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, false, err
 	}
 	defer req.wipe()
-	answer, err := m.Fetcher.Fetch(ctx, src.Meta.Agent, req)
+	var proof Proof
+	if c.bound != nil {
+		if proof, err = c.bound.prove(req.Method, req.Authority, req.Path, secret.Value{}, now); err != nil {
+			return nil, false, err
+		}
+		req.Proof = append(req.Proof, sign.Field{Name: "dpop", Value: proof.Value})
+	}
+	if answer, err = m.Fetcher.Fetch(ctx, c.src.Meta.Agent, req); err != nil {
+		return nil, false, fmt.Errorf("calling the token endpoint: %w", err)
+	}
+	return answer, c.bound != nil && c.bound.wanted(req.Authority, proof, answer), nil
+}
+
+// check refuses a token that is not bound as it should be: whoever got hold of it could send it.
+func (c *call) check(got *answered) error {
+	if c.bound == nil {
+		return nil
+	}
+	err := c.bound.checkBound(got.access)
 	if err != nil {
-		return nil, nil, fmt.Errorf("calling the token endpoint: %w", err)
+		secret.Wipe(got.access)
 	}
-	defer secret.Wipe(answer.Content)
-	got, err := readAnswer(g, answer, now)
-	if err != nil {
-		return nil, nil, err
-	}
-	if r, ok := g.(replacer); ok && len(got.refresh) > 0 {
-		err = src.Value.Use(func(old []byte) (err error) {
-			replacement, err = r.replacement(old, got.refresh)
-			return err
-		})
-	}
-	return got.token(now), replacement, err
+	return err
 }
 
 // A replacer is a grant whose secret an answer may replace.
 type replacer interface {
-	// replacement returns what takes the place of the value old.
-	replacement(old, refresh []byte) ([]byte, error)
+	// replacement returns what takes the place of the value old. key is what the refresh token is bound to, in PEM; empty:
+	// nothing.
+	replacement(old, refresh, key []byte) ([]byte, error)
+}
+
+// replacement returns what takes the place of the secret's value.
+func (c *call) replacement(r replacer, refresh []byte) (*Token, error) {
+	var key []byte
+	if c.bound != nil {
+		var err error
+		if key, err = c.bound.PEM(); err != nil {
+			return nil, err
+		}
+		defer secret.Wipe(key)
+	}
+	var value []byte
+	err := c.src.Value.Use(func(old []byte) (err error) {
+		value, err = r.replacement(old, refresh, key)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Token{Value: secret.New(value), parts: []Part{{Value: secret.New(refresh)}}}, nil
 }
 
 // replace stores what takes the value's place, before anything is made of the answer: the old one may be
 // worthless by now.
-func (m *Minter) replace(src *Source, value []byte) error {
+func (m *Minter) replace(src *Source, value secret.Value) error {
 	if src.Replace == nil {
 		return nil
 	}
-	if err := src.Replace(value); err != nil {
+	if err := value.Use(src.Replace); err != nil {
 		return fmt.Errorf("storing the refresh token that was issued: %w", err)
 	}
 	return nil
 }
 
 // land ends a flight.
-func (m *Minter) land(fam family, e *entry, f *flight, token *Token, replacement []byte, err error) {
+func (m *Minter) land(fam family, e *entry, f *flight, token, replacement *Token, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	defer close(f.done)
 	f.token, f.err, e.flight, e.err = token, err, nil, err
 	all := m.families[fam]
-	if len(replacement) > 0 && all != nil {
-		all.refreshed = append(all.refreshed, &Token{Value: secret.New(replacement)})
+	if replacement != nil && all != nil {
+		all.refreshed = append(all.refreshed, replacement)
 		all.generation++
 	}
 	if err != nil {

@@ -21,6 +21,8 @@ type selfSigned struct{ spec *control.JWT }
 
 func (selfSigned) id() bool { return false }
 
+func (selfSigned) kind() string { return typeBearer }
+
 func (selfSigned) request([]byte, string, time.Time) (*Request, error) {
 	return nil, errors.New("no token endpoint is called for a JWT of one's own")
 }

@@ -55,6 +55,7 @@ type Token struct {
 	Value secret.Value // of keys: ID:SECRET:TOKEN, as control.ParseAWSKeys reads it
 
 	parts               []Part
+	bound               *binding // nil: whoever has it may send it
 	got, renew, expires time.Time
 	worthless           time.Time // when no host takes it any more, as far as anybody has said
 }
@@ -98,6 +99,7 @@ type tokens struct {
 	former     []*Token // replaced ones, which hosts may still repeat
 	generation uint64   // how many there have been
 	refreshed  []*Token // what took the place of the secret's value, the last one now
+	bound      *binding // that tokens are bound to; nil: not yet, or they are not
 }
 
 // An entry is what is known of one token.

@@ -103,15 +103,20 @@ func (g refreshToken) request(value []byte, _ string, now time.Time) (*Request, 
 }
 
 // replacement has the new token stand where the old one stood.
-func (refreshToken) replacement(old, refresh []byte) ([]byte, error) {
-	if !isJSON(old) {
+func (g refreshToken) replacement(old, refresh, key []byte) ([]byte, error) {
+	if !isJSON(old) && len(key) == 0 {
 		return bytes.Clone(refresh), nil
 	}
-	var all map[string]any
-	if err := json.Unmarshal(old, &all); err != nil {
-		return nil, errNoJSON
+	all := map[string]any{"type": "authorized_user", "client_id": g.in.Param("id")}
+	if isJSON(old) {
+		if err := json.Unmarshal(old, &all); err != nil {
+			return nil, errNoJSON
+		}
 	}
 	all["refresh_token"] = string(refresh)
+	if len(key) > 0 {
+		all["dpop_key"] = string(key)
+	}
 	return json.Marshal(all)
 }
 

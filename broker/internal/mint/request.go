@@ -48,6 +48,8 @@ type grant interface {
 	request(value []byte, purpose string, now time.Time) (*Request, error)
 	// id reports whether the answer's id_token is the token (OpenID Connect Core §3.1.3.3).
 	id() bool
+	// kind is the type of its tokens.
+	kind() string
 }
 
 // A reader is a grant whose answers are not those of RFC 6749.
@@ -66,7 +68,7 @@ func newGrant(m *control.Meta) (grant, error) {
 	if !ok {
 		return nil, errNoMinter
 	}
-	to := endpoint{a, path}
+	to := endpoint{a, path, m.Inject.Param(control.ParamDPoP) != ""}
 	switch m.Inject.Scheme {
 	case control.SchemeOAuth2:
 		return clientCredentials{to, m.Inject}, nil
@@ -94,6 +96,14 @@ func newGrant(m *control.Meta) (grant, error) {
 type endpoint struct {
 	authority protocol.Authority
 	path      string
+	bound     bool // tokens are bound to a key
+}
+
+func (e endpoint) kind() string {
+	if e.bound {
+		return typeDPoP
+	}
+	return typeBearer
 }
 
 // post returns a request with a form.
