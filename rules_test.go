@@ -39,6 +39,8 @@ var rules = []rule{
 	{"protocol/workspace", []string{module + "broker", module + "host", module + "guest", "net/http"},
 		"the archive is the same on both sides and knows neither"},
 	{"host/internal/config", []string{module + "broker"}, "reading a file needs no keys"},
+	{"host/internal/project", []string{module + "broker"}, "looking at a project needs no keys"},
+	{"host/internal/doctor", []string{module + "broker"}, "looking at a machine needs no keys"},
 	{"host/internal/dotenv", []string{module + "broker"}, "reading a file needs no keys"},
 	{"tui", []string{module + "broker", module + "host", module + "guest", module + "images", module + "protocol/transport", module + "protocol/bhttp", "net/http"},
 		"the desk asks whoever it is given, starts nothing, and knows neither store nor wire"},
@@ -190,6 +192,7 @@ var decoders = map[string][]string{
 	"guest/internal/workspace": {"FuzzNotes"},
 	"host/internal/config":     {"FuzzParseAgent"},
 	"host/internal/dotenv":     {"FuzzParse"},
+	"host/internal/project":    {"FuzzLook"},
 	"host/internal/workspace":  {"FuzzApply"},
 	"host/internal/vhostvsock": {"FuzzRing", "FuzzPacket", "FuzzMessage", "FuzzAsk"},
 

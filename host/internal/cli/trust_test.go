@@ -1,11 +1,16 @@
 package cli
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
+	"torno.internal/host/internal/config"
 	"torno.internal/protocol"
 	"torno.internal/protocol/control"
 )
@@ -132,6 +137,58 @@ func TestInit(t *testing.T) {
 	}
 	if r := torno(t, "", "init", "--agent", "my-agent"); r.code != 1 || !strings.Contains(r.errOut, "there already") {
 		t.Errorf("again: %+v", r)
+	}
+	if r := torno(t, "", "init", "--agent", "my-agent", "--force", "DATABASE_URL"); r.code != 0 || !strings.Contains(r.out, "not set yet: torno secrets set my-agent DATABASE_URL\n") {
+		t.Errorf("by force: %+v", r)
+	}
+	if got, err = os.ReadFile(filepath.Join(dir, "torno.toml")); err != nil || strings.Contains(string(got), "ACME") || !strings.Contains(string(got), "the agent can read this one") {
+		t.Errorf("%v:\n%s", err, got)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, ".torno*")); err != nil || len(left) > 0 {
+		t.Errorf("left %q, %v", left, err)
+	}
+}
+
+// What --print and --json say is the file that would be written, and none is.
+func TestInitPrint(t *testing.T) {
+	newBroker(t)
+	dir := inDir(t, "")
+	for name, text := range map[string]string{".env": "ANTHROPIC_API_KEY=made-up-value\nACME_API_TOKEN=made-up-value\n", "requirements.txt": "psycopg\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	printed := torno(t, "", "init", "--agent", "my-agent", "--print")
+	var p proposal
+	r := torno(t, "", "init", "--agent", "my-agent", "--json")
+	if err := json.Unmarshal([]byte(r.out), &p); err != nil || p.File != printed.out || r.code+printed.code != 0 {
+		t.Fatalf("%v: %+v\n%+v", err, r, printed)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "torno.toml")); err == nil {
+		t.Error("a file was written")
+	}
+	if strings.Contains(r.out+printed.out, "made-up-value") {
+		t.Errorf("a value is shown: %s", r.out)
+	}
+	want := []proposedSecret{
+		{Key: "ACME_API_TOKEN", Why: ".env names it", Command: "torno secrets set my-agent ACME_API_TOKEN --host HOST"},
+		{Key: "ANTHROPIC_API_KEY", Declared: true, Service: "Anthropic API", Why: ".env names it", Command: "torno secrets set my-agent ANTHROPIC_API_KEY"},
+		{Key: "DATABASE_URL", Why: "requirements.txt depends on psycopg", Command: "torno secrets set my-agent DATABASE_URL=@address --as postgres"},
+	}
+	slices.SortFunc(p.Secrets, func(a, b proposedSecret) int { return strings.Compare(a.Key, b.Key) })
+	if diff := cmp.Diff(want, p.Secrets, cmp.AllowUnexported(proposedSecret{})); diff != "" {
+		t.Error(diff)
+	}
+	for _, line := range []string{
+		`  "ANTHROPIC_API_KEY", # Anthropic API; .env names it; not set: torno secrets set my-agent ANTHROPIC_API_KEY`,
+		`  # "ACME_API_TOKEN", # .env names it; not set: torno secrets set my-agent ACME_API_TOKEN --host HOST`,
+	} {
+		if !strings.Contains(printed.out, line+"\n") {
+			t.Errorf("%q is not in\n%s", line, printed.out)
+		}
+	}
+	if _, err := config.ParseAgent("torno.toml", []byte(printed.out)); err != nil {
+		t.Error(err)
 	}
 }
 

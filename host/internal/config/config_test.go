@@ -389,33 +389,38 @@ func TestFindAgentFile(t *testing.T) {
 }
 
 func TestTemplateParses(t *testing.T) {
-	presets := []control.Preset{
-		{Keys: []string{"ANTHROPIC_API_KEY"}, Service: "Anthropic API", SDKNeedsKey: true},
-		{Keys: []string{"GITHUB_TOKEN", "GH_TOKEN"}, Service: "GitHub"},
-		{Keys: []string{"DATABASE_URL"}, Service: "a database\n", Expose: control.ExposeEnv, SDKNeedsKey: true},
+	draft := Draft{
+		Agent: "my-agent",
+		Secrets: []DraftSecret{
+			{Key: "ANTHROPIC_API_KEY", Why: "Anthropic API; package.json depends on it", Placeholder: true},
+			{Key: "GITHUB_TOKEN", Why: "GitHub\n\"evil\", ]"},
+			{Key: "DEPLOY_KEY", Why: "perhaps", Placeholder: true, Off: true},
+		},
+		Allow: []DraftRule{{Rule: "GET api.example.org/v1", Why: "wanted\r]"}, {Rule: "GET other.example.org", Off: true}},
+		Notes: []string{"of containers\nuser = \"root\""},
 	}
-	got, err := ParseAgent("torno.toml", Template("my-agent", presets...))
+	got, err := ParseAgent("torno.toml", Template(draft))
 	if err != nil {
-		t.Fatalf("%v\n%s", err, Template("my-agent", presets...))
+		t.Fatalf("%v\n%s", err, Template(draft))
 	}
 	want := control.AgentPolicy{
 		Name:     "my-agent",
-		Secrets:  []string{"ANTHROPIC_API_KEY", "GITHUB_TOKEN", "DATABASE_URL"},
+		Secrets:  []string{"ANTHROPIC_API_KEY", "GITHUB_TOKEN"},
 		Secret:   map[string]control.Assertion{"ANTHROPIC_API_KEY": {Placeholder: true}},
 		Workload: control.WorkloadPolicy{User: "agent"},
-		Egress:   control.Egress{Default: "deny"},
+		Egress:   control.Egress{Default: "deny", Allow: []string{"GET api.example.org/v1"}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if _, err := ParseAgent("torno.toml", Template("a")); err != nil {
-		t.Errorf("without presets: %v", err)
+	if _, err := ParseAgent("torno.toml", Template(Draft{Agent: "a"})); err != nil {
+		t.Errorf("of nothing: %v", err)
 	}
 }
 
 func FuzzParseAgent(f *testing.F) {
 	f.Add([]byte(wholeAgent))
-	f.Add(Template("a"))
+	f.Add(Template(Draft{Agent: "a"}))
 	for _, s := range []string{"[[a]]\nb = [{c = 1}]", "a.b.\"c\" = '''\n'''", "x = 1979-05-27 07:32:00", "\"\\\"\" = \"#\"", "a = [\n1, # ]\n]"} {
 		f.Add([]byte(s))
 	}

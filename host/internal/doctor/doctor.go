@@ -20,9 +20,9 @@ const (
 type Finding struct {
 	Check  string `json:"check"`
 	State  string `json:"state"`
-	Detail string `json:"detail"`         // what is there
-	Why    string `json:"why,omitempty"`  // what it is for
-	Hint   string `json:"hint,omitempty"` // what a person can do
+	Detail string `json:"detail"`          // what is there
+	Why    string `json:"why,omitempty"`   // what it is for
+	Hint   string `json:"hint,omitempty"`  // what a person can do
 	Fixed  string `json:"fixed,omitempty"` // what was done about it
 
 	fix *Fix
