@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"torno.internal/broker/internal/decode"
 	"torno.internal/protocol"
@@ -154,27 +153,4 @@ func (x *exchange) counted(r io.Reader, first []byte) io.Reader {
 	c := &markCounter{r: r, count: &x.outcome.Placeholders}
 	c.take(first)
 	return c
-}
-
-// A markCounter counts placeholders in what is read through it.
-type markCounter struct {
-	r     io.Reader
-	count *int
-	tail  []byte // the end of what was read, shorter than a mark
-}
-
-func (m *markCounter) Read(p []byte) (int, error) {
-	n, err := m.r.Read(p)
-	m.take(p[:n])
-	return n, err
-}
-
-func (m *markCounter) take(b []byte) {
-	const mark = control.PlaceholderMark
-	border := append(m.tail, b[:min(len(b), len(mark)-1)]...)
-	*m.count += strings.Count(string(border), mark) + bytes.Count(b, []byte(mark))
-	if len(b) >= len(mark)-1 {
-		border = b
-	}
-	m.tail = append(m.tail[:0], border[max(0, len(border)-len(mark)+1):]...)
 }
