@@ -76,7 +76,12 @@ func monotonic() int64 {
 
 // request returns the bytes of a request without content, or with length bytes to follow.
 func request(method, path string, length int64) []byte {
-	b := fmt.Appendf(nil, "%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench\r\nAccept: */*\r\n", method, path, upstreamHost)
+	return requestTo(upstreamHost, "", method, path, length)
+}
+
+// requestTo is request for a host, with more fields.
+func requestTo(host, fields, method, path string, length int64) []byte {
+	b := fmt.Appendf(nil, "%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench\r\nAccept: */*\r\n%s", method, path, host, fields)
 	if method == "POST" {
 		b = fmt.Appendf(b, "Content-Type: application/octet-stream\r\nContent-Length: %d\r\n", length)
 	}

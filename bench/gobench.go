@@ -45,6 +45,15 @@ var goBenches = []goBench{
 		{goal: goal{key: "Search/text cpu-s/GiB", name: "proof of 1 GiB of text", unit: "s", must: limits{most: 1.5}}},
 		{goal: goal{key: "Search/zero cpu-s/GiB", name: "proof of 1 GiB of zeros", unit: "s", must: limits{most: 1.5}}},
 	}},
+	{what: "signing", pkg: "./broker/internal/sign", pattern: "Benchmark(SigV4|SigV4A|Message|HMAC)$", cores: 1, time: "300ms", rows: []goRow{
+		{goal: goal{key: "SigV4 ns/op", name: "signing a small request, SigV4", unit: "µs", divide: 1e3, must: limits{most: 15}}},
+		{goal: goal{key: "SigV4A ns/op", name: "signing a small request, SigV4A", unit: "µs", divide: 1e3}},
+		{goal: goal{key: "HMAC/binance ns/op", name: "signing a small request, HMAC", unit: "µs", divide: 1e3, must: limits{most: 8}}},
+		{goal: goal{key: "Message/ed25519 ns/op", name: "signing a small request, RFC 9421, Ed25519", unit: "µs", divide: 1e3, must: limits{most: 40}}},
+	}},
+	{what: "access tokens", pkg: "./broker/internal/mint", pattern: "BenchmarkCached$", cores: 1, time: "300ms", rows: []goRow{
+		{goal: goal{key: "Cached ns/op", name: "a token that is there", unit: "µs", divide: 1e3, must: limits{most: 1}}},
+	}},
 	{what: "the vsock device", pkg: "./host/internal/vhostvsock", pattern: "Benchmark(Connect|RoundTrip|ToHost|ToGuest)$", cores: 2, time: "500ms", rows: []goRow{
 		{goal: goal{key: "Connect/vsock ns/op", name: "vsock: connecting", unit: "µs", divide: 1e3}},
 		{goal: goal{key: "Connect/vsock ns/op", name: "  of that of a Unix socket", unit: "×"}, over: "Connect/unix ns/op"},

@@ -18,6 +18,7 @@ const (
 	opConnect = "connect" // Count new connections, Conns at a time, one small exchange on each
 	opDown    = "down"    // one answer of Bytes
 	opUp      = "up"      // one request of Bytes
+	opSigned  = "signed"  // one request of Bytes in signed chunks, Count times in turns: not signed anew, and signed anew
 	opEvents  = "events"  // one answer of Count events
 	opHold    = "hold"    // Count connections, each after one exchange, kept until opRelease
 	opRelease = "release" // use and close what is held
@@ -38,7 +39,7 @@ type command struct {
 type reply struct {
 	Error   string  `json:",omitempty"`
 	Count   int64   // exchanges, connections or events that were done
-	Latency []int64 `json:",omitempty"` // nanoseconds: of each exchange where Count bounds one connection, of each event
+	Latency []int64 `json:",omitempty"` // nanoseconds: of each exchange where Count bounds one connection, or of opSigned, and of each event
 	Joined  int     // events that came together with another
 }
 
@@ -83,6 +84,8 @@ func (l *load) do(c command) (reply, error) {
 		return l.connect(c)
 	case opDown, opUp:
 		return l.bulk(c)
+	case opSigned:
+		return l.signed(c)
 	case opEvents:
 		return l.events(c)
 	case opHold:

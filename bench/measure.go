@@ -14,6 +14,7 @@ const (
 	keyConnect = "cpu_per_connection"
 	keyDown    = "cpu_per_gb_down"
 	keyUp      = "cpu_per_gb_up"
+	keySigned  = "signed_upload" // per cent of the rate of an upload that is not signed anew
 	keyEvents  = "sse_added_p50"
 	keyJoined  = "sse_joined" // per cent of events that came together with another
 	keyMemory  = "memory_after_load"
@@ -74,6 +75,7 @@ var measurements = []struct {
 	{"connect", (*meter).connect},
 	{"down", (*meter).down},
 	{"up", (*meter).up},
+	{"signed", (*meter).signed},
 	{"events", (*meter).stream},
 }
 

@@ -30,6 +30,7 @@ var profiled = []struct {
 	{"connect", command{Op: opConnect, Conns: dialling, Count: 3000}},
 	{"down", command{Op: opDown, Bytes: 8 * bulkSize}},
 	{"up", command{Op: opUp, Bytes: 8 * bulkSize}},
+	{"signed", command{Op: opSigned, Count: 4, Bytes: bulkSize}},
 }
 
 // A profiler is a build of torno that gives profiles, and where they go.

@@ -19,9 +19,15 @@ const agent = "bench"
 // tornoConf leads the upstream's name to our upstream, and lets a session record as much as we ask: a
 // session's own audit budget would refuse the load. All else is as torno comes.
 const tornoConf = `[[upstream]]
-host = %q
-dial = %q
-ca = %q
+host = %[1]q
+dial = %[2]q
+ca = %[3]q
+
+[[upstream]]
+host = %[1]q
+port = %[4]d
+dial = %[2]q
+ca = %[3]q
 
 [limits]
 audit_records_per_second = 1048576
@@ -55,7 +61,7 @@ func (s *subject) startTorno(ctx context.Context, h *house, bin, dir string) err
 		return err
 	}
 	conf := filepath.Join(dir, "broker.toml")
-	if err := os.WriteFile(conf, fmt.Appendf(nil, tornoConf, upstreamHost, h.upstream, h.pki.ca), 0o600); err != nil {
+	if err := os.WriteFile(conf, fmt.Appendf(nil, tornoConf, upstreamHost, h.upstream, h.pki.ca, signedPort), 0o600); err != nil {
 		return err
 	}
 	torno := filepath.Join(bin, "torno")
@@ -68,11 +74,15 @@ func (s *subject) startTorno(ctx context.Context, h *house, bin, dir string) err
 	if err := waitForBroker(ctx, broker, torno, env, work); err != nil {
 		return err
 	}
-	set := exec.CommandContext(ctx, torno, "secrets", "set", agent, "BENCH_API_KEY="+credential,
-		"--header", "Authorization: Bearer {BENCH_API_KEY}", "--host", upstreamHost)
-	set.Env, set.Dir = append(os.Environ(), env...), work
-	if out, err := set.CombinedOutput(); err != nil {
-		return fmt.Errorf("torno secrets set: %w: %s", err, bytes.TrimSpace(out))
+	for _, secret := range [][]string{
+		{"BENCH_API_KEY=" + credential, "--header", "Authorization: Bearer {BENCH_API_KEY}", "--host", upstreamHost},
+		{"BENCH_AWS_KEY=" + signingID + ":" + credential, "--as", "sigv4:service=s3,region=eu-central-1", "--host", fmt.Sprint(upstreamHost, ":", signedPort)},
+	} {
+		set := exec.CommandContext(ctx, torno, append([]string{"secrets", "set", agent}, secret...)...)
+		set.Env, set.Dir = append(os.Environ(), env...), work
+		if out, err := set.CombinedOutput(); err != nil {
+			return fmt.Errorf("torno secrets set: %w: %s", err, bytes.TrimSpace(out))
+		}
 	}
 	session, err := spawn("torno run", torno, []string{"run", "--agent", agent, "--isolation", "namespace", "--", program, "load"}, env, work)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -113,7 +114,12 @@ func (t *text) download(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// upload answers how many bytes came. What was to be signed anew must have been.
 func upload(w http.ResponseWriter, r *http.Request) {
+	if a := r.Header.Get("Authorization"); strings.HasPrefix(a, "AWS4-") && !strings.Contains(a, "Credential="+signingID+"/") {
+		http.Error(w, "signed with another key", http.StatusForbidden)
+		return
+	}
 	n, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{r.Body}, make([]byte, 64<<10))
 	if err != nil {
 		return

@@ -109,7 +109,7 @@ func (x *exchange) sign(b *body) error {
 		return nil
 	}
 	if x.signing.plan.Demand() == sign.DemandChunks {
-		if err := x.hold(sign.MaxChunk); err != nil {
+		if err := x.hold(sign.MaxHeld); err != nil {
 			return err
 		}
 	}

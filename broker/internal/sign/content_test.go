@@ -244,3 +244,59 @@ func BenchmarkContent(b *testing.B) {
 		})
 	}
 }
+
+// TestChunksOverlap signs chunks of every size, cut anywhere: whether a chunk is hashed beside others or not, the signatures follow one
+// another, and no more is held than may be.
+func TestChunksOverlap(t *testing.T) {
+	random := rand.New(rand.NewPCG(5, 6))
+	for range 20 {
+		key := deriveKey([]byte(exampleKey), exampleIn, exampleTime)
+		var in, want bytes.Buffer
+		previous, total := emptyHash, 0
+		add := func(size int) {
+			data := bytes.Repeat([]byte{byte(size)}, size)
+			total += size
+			signature, err := key.sign("-PAYLOAD", []string{previous, emptyHash}, sha256.Sum256(data))
+			if err != nil {
+				t.Fatal(err)
+			}
+			previous = signature
+			for _, b := range []*bytes.Buffer{&in, &want} {
+				fmt.Fprintf(b, "%x;chunk-signature=", size)
+			}
+			in.WriteString(placeholderSignature(""))
+			want.WriteString(signature)
+			for _, b := range []*bytes.Buffer{&in, &want} {
+				b.WriteString("\r\n")
+				if b.Write(data); size > 0 {
+					b.WriteString("\r\n")
+				}
+			}
+		}
+		for range 1 + random.IntN(12) {
+			add([]int{1, 1000, 64 << 10, MaxChunk / 2, MaxChunk/2 + 1, MaxChunk}[random.IntN(6)])
+		}
+		add(0)
+		in.WriteString("\r\n")
+		want.WriteString("\r\n")
+		var out bytes.Buffer
+		w := newChunkWriter(&out, deriveKey([]byte(exampleKey), exampleIn, exampleTime), emptyHash, int64(total), false)
+		for b := in.Bytes(); len(b) > 0; {
+			n := 1 + random.IntN(min(len(b), 200<<10))
+			if _, err := w.Write(b[:n]); err != nil {
+				t.Fatal(err)
+			}
+			held := cap(w.next.data) + cap(w.spare.data)
+			if w.pending != nil {
+				held += cap(w.pending.data)
+			}
+			if held > MaxHeld+MaxHeld/8 { // as allocations are rounded
+				t.Fatalf("%d bytes are held", held)
+			}
+			b = b[n:]
+		}
+		if err := w.Close(); err != nil || !bytes.Equal(out.Bytes(), want.Bytes()) {
+			t.Fatalf("%v; %d bytes, want %d", err, out.Len(), want.Len())
+		}
+	}
+}

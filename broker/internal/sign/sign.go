@@ -21,7 +21,8 @@ import (
 // never held.
 const (
 	MaxContent = 16 << 20 // where the scheme wants a digest of all of it before the first byte
-	MaxChunk   = 1 << 20  // where it signs chunk by chunk
+	MaxChunk   = 1 << 20  // of one chunk, where it signs chunk by chunk
+	MaxHeld    = 2 * MaxChunk
 )
 
 // A Request is a request that is to be signed. The signer changes none of it.
@@ -61,7 +62,7 @@ type Demand uint8
 const (
 	DemandNothing Demand = iota // content passes, or is compared with what was declared
 	DemandWhole                 // all of it, before Sign
-	DemandChunks                // MaxChunk bytes are held while the content goes out
+	DemandChunks                // MaxHeld bytes are held while the content goes out
 )
 
 // A Proof is what makes a request a signed one.
