@@ -3,6 +3,7 @@ package broker
 import (
 	"errors"
 	"io"
+	"net"
 	"strings"
 
 	"torno.internal/broker/internal/sign"
@@ -70,13 +71,27 @@ func (x *exchange) upload(up *upstream.Exchange, b body) error {
 		from.r = x.counted(x.upward(x.st.r), b.first)
 	}
 	err := x.send(up, b, from)
-	if errors.Is(err, sign.ErrContent) {
-		x.signing.wrong.Store(true)
-	}
 	if from.err != nil || errors.Is(err, http1.ErrShort) || errors.Is(err, http1.ErrLong) || errors.Is(err, sign.ErrContent) {
+		x.spoil(err, from.err)
 		up.Abort()
 	}
 	return err
+}
+
+// spoil keeps why the request's content can't be carried to its end, which is why its connection is cut: whoever waits for the
+// response knows only that. read is how reading the content failed, if it did.
+func (x *exchange) spoil(err, read error) {
+	reason := protocol.ReasonBadRequest
+	var refused *protocol.RefusedError
+	switch {
+	case errors.Is(err, sign.ErrContent):
+		reason = protocol.ReasonUnsignable
+	case errors.As(read, &refused):
+		reason = refused.Reason
+	case errors.Is(read, net.ErrClosed): // we closed it, for what went wrong elsewhere
+		return
+	}
+	x.spoiled.Store(uint32(reason))
 }
 
 func (x *exchange) send(up *upstream.Exchange, b body, from *guestContent) error {
@@ -116,6 +131,9 @@ func (x *exchange) send(up *upstream.Exchange, b body, from *guestContent) error
 	}
 	if x.signing.proof != nil {
 		trailer = nil // no signature covers it
+	}
+	if b.signed == nil && x.outcome.BytesUp < b.length { // CloseWrite cuts the connection, and who reads from it is told why
+		x.spoil(http1.ErrShort, nil)
 	}
 	return up.CloseWrite(trailer)
 }

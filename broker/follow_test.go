@@ -285,6 +285,18 @@ func (d *desk) records(kind string) []control.AuditRecord {
 	}
 }
 
+// end waits for the end of the nth exchange, which is recorded after the answer.
+func (d *desk) end(nth int) control.AuditRecord {
+	d.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if all := d.records("end"); len(all) >= nth {
+			return all[nth-1]
+		}
+	}
+	d.t.Fatalf("exchange %d has not ended", nth)
+	return control.AuditRecord{}
+}
+
 // revocation is the path that revokes a version of a secret of agent a.
 func revocation(name, version string) string {
 	return control.PathRevoke + "?" + url.Values{"agent": {"a"}, "name": {name}, "version": {version}}.Encode()

@@ -32,6 +32,7 @@ type exchange struct {
 	terms     *terms // by which it was decided
 	within    *limit.Use
 	over      atomic.Pointer[limit.Exceeded] // the limit that it is beyond
+	spoiled   atomic.Uint32                  // the protocol.Reason why its content can't be carried to its end; 0: it can
 	role      *control.Meta                  // of a tunnel to a database: the one password that is bound to it
 	use       *credential.Use                // nil: no secret is bound to this origin
 	as        *credential.Use                // whose certificate the connection is made with; nil: nobody's
@@ -292,7 +293,7 @@ func (x *exchange) finish(up *upstream.Exchange, uploadErr error, clean bool, er
 	switch {
 	case err != nil || !clean:
 		x.outcome.Aborted = err != nil
-		x.cutByLimit()
+		x.blame()
 		return false, err
 	case uploadErr == nil:
 		up.Release(true)
@@ -323,8 +324,8 @@ func join(uploaded <-chan error) (err error, ended bool) {
 // fail answers an exchange that was begun and got no response.
 func (x *exchange) fail(err error) error {
 	reason := reasonOf(err)
-	if x.signing.wrong.Load() { // which is why the connection was cut
-		reason = protocol.ReasonUnsignable
+	if r := x.spoiled.Load(); r != 0 { // which is why the connection was cut
+		reason = protocol.Reason(r)
 	}
 	if e := x.over.Load(); e != nil { // whatever came of it
 		reason = e.Reason

@@ -121,10 +121,15 @@ func (x *exchange) retryAfter() string {
 	return "1"
 }
 
-// cutByLimit notes that a limit has cut the exchange, if one has.
-func (x *exchange) cutByLimit() {
-	if e := x.over.Load(); e != nil && x.outcome.Reason == "" {
+// blame notes what has cut the exchange, if it was not the upstream nor the guest.
+func (x *exchange) blame() {
+	if x.outcome.Reason != "" {
+		return
+	}
+	if e := x.over.Load(); e != nil {
 		x.outcome.Reason = e.Reason.String()
+	} else if r := x.spoiled.Load(); r != 0 {
+		x.outcome.Reason = protocol.Reason(r).String()
 	}
 }
 

@@ -3,7 +3,6 @@ package broker
 import (
 	"errors"
 	"io"
-	"sync/atomic"
 	"time"
 
 	"torno.internal/broker/internal/credential"
@@ -23,7 +22,6 @@ type signing struct {
 	plan  sign.Plan   // how; nil: it is not
 	proof *sign.Proof // that it is
 	held  int64       // bytes of its content that are held for that
-	wrong atomic.Bool // its content was not what was signed
 }
 
 // planSigning learns how the request is to be signed, where its secret signs. What can't be signed is refused before

@@ -25,7 +25,7 @@ type delivered struct {
 // substituting begins a session whose secret is put into content, and returns where requests arrive.
 func substituting(t *testing.T, scheme string, replace ...control.Place) (*holder, chan delivered) {
 	t.Helper()
-	arrived := make(chan delivered, 1)
+	arrived := make(chan delivered, 64)
 	d := twoHosts(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b, err := io.ReadAll(r.Body)
 		arrived <- delivered{r.Proto, string(b), r.ContentLength, r.Header.Get("Content-Encoding"), r.Header.Get("Authorization"),
@@ -234,6 +234,57 @@ func TestSubstituteExpect(t *testing.T) {
 	for _, r := range append(h.records("begin"), h.records("end")...) {
 		if text := fmt.Sprintf("%+v", r); strings.Contains(text, keyOf(4)) {
 			t.Errorf("the key is in the audit: %s", text)
+		}
+	}
+}
+
+// TestSpoiledContent sends content that can't be carried to its end: the workload and the audit are told that the
+// request is at fault, and not that the session has ended, nor the server.
+func TestSpoiledContent(t *testing.T) {
+	h, _ := substituting(t, control.SchemeContent, control.PlaceForm)
+	bomb := packed(strings.Repeat("a=b&", 2<<20))
+	corrupt := packed(strings.Repeat("a=b&", 1000))
+	corrupt = corrupt[:len(corrupt)-6] + "broken"
+	count := 0
+	for name, tt := range map[string]struct {
+		kind, coding, body string
+		said               int // its length; -1: none is
+	}{
+		"gzip beyond the ratio":           {formType, "gzip", bomb, len(bomb)},
+		"gzip beyond the ratio, chunked":  {formType, "gzip", bomb, -1},
+		"gzip with a wrong sum":           {formType, "gzip", corrupt, len(corrupt)},
+		"gzip with a wrong sum, chunked":  {formType, "gzip", corrupt, -1},
+		"gzip that is cut off, chunked":   {formType, "gzip", corrupt[:len(corrupt)/2], -1},
+		"not gzip at all, chunked":        {formType, "gzip", "a=b", -1},
+		"shorter than was said":           {formType, "", "a=b", 5},
+		"longer than was said":            {formType, "", "a=b&c=d", 5},
+		"shorter, and nothing replaced":   {"text/plain", "", "a=b", 5},
+		"longer, and nothing is replaced": {"text/plain", "", "a=b&c=d", 5},
+	} {
+		for _, version := range []string{"1.1", "2"} {
+			req := posting(tt.kind, "", protocol.Field{Name: protocol.FieldHTTP, Value: version})
+			if tt.coding != "" {
+				req.Fields = append(req.Fields, protocol.Field{Name: "content-encoding", Value: tt.coding})
+			}
+			if tt.said >= 0 {
+				req.Fields = append(req.Fields, protocol.Field{Name: "content-length", Value: fmt.Sprint(tt.said)})
+			}
+			peer := h.stream()
+			h.desk.must(peer.w.WriteRequest(req))
+			h.desk.must(peer.w.Flush())
+			time.Sleep(5 * time.Millisecond) // so that the content does not come with the head
+			_, _ = io.WriteString(peer.w, tt.body)
+			_ = peer.w.Close(nil)
+			var resp protocol.Response
+			if err := peer.r.ReadResponse(&resp); err != nil || resp.Status != 400 || resp.Fields.Get(protocol.FieldReason) != "bad_request" {
+				t.Errorf("%s over HTTP/%s: %d %s, %v; want 400 bad_request", name, version, resp.Status, resp.Fields.Get(protocol.FieldReason), err)
+			}
+			count++
+			last := h.desk.end(count)
+			if last.Reason != "bad_request" || last.Status != 400 {
+				t.Errorf("%s over HTTP/%s: the audit says %d %q", name, version, last.Status, last.Reason)
+			}
+			peer.Close()
 		}
 	}
 }

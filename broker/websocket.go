@@ -91,7 +91,7 @@ func (x *exchange) splice(conn duplex, abort func(), from io.Reader) error {
 	}
 	if err != nil {
 		x.outcome.Aborted = true
-		x.cutByLimit()
+		x.blame()
 		x.st.conn.Close()
 		abort()
 	}
