@@ -31,6 +31,7 @@ const (
 
 	eventFollowed    = "session_secret_followed"     // a newer version is used from now on
 	eventNotFollowed = "session_secret_not_followed" // none is any more, for the newer one does not fit into the session
+	eventExpiredUse  = "session_secret_expired"      // what was open with it is cut
 	eventExpires     = "session_secret_expires"      // soon, as the session begins
 
 	eventMinted    = "token_minted"

@@ -83,6 +83,7 @@ func (s *live) take(ver store.Version) error {
 			return err
 		}
 		if s.set.CompareAndSwap(old, set) {
+			s.expiry.add(&m, s.expire)
 			return nil
 		}
 	}
@@ -145,7 +146,7 @@ func (s *live) revokeSecret(name string, version int) {
 		}
 	}
 	s.b.mints.Forget(s.agent, name, version)
-	s.b.upstream.CutSession(s.id)
+	s.cut(protocol.ReasonRevoked, nil)
 	s.notify(protocol.EventRevoke)
 	s.noteVersion(eventRevokedUse, name, version, "")
 }

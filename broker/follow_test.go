@@ -44,7 +44,15 @@ func whose(w http.ResponseWriter, r *http.Request) {
 // enter begins a session of agent a and returns it with what opens its streams.
 func (d *desk) enter() (control.SessionCreated, func() *peer) {
 	d.t.Helper()
-	s := d.session("a")
+	return d.enterAs("a", nil)
+}
+
+// enterAs is enter for an agent with a file that is trusted, or none.
+func (d *desk) enterAs(agent string, file []byte) (control.SessionCreated, func() *peer) {
+	d.t.Helper()
+	var s control.SessionCreated
+	d.must(d.call("POST", control.PathSessions, control.SessionRequest{Agent: agent, Isolation: protocol.IsolationNamespace,
+		Workload: protocol.Workload{Argv: []string{"true"}}, File: file}, &s))
 	h, err := d.hello(s.Broker, 1)
 	d.must(err)
 	return s, func() *peer {

@@ -324,11 +324,8 @@ func join(uploaded <-chan error) (err error, ended bool) {
 // fail answers an exchange that was begun and got no response.
 func (x *exchange) fail(err error) error {
 	reason := reasonOf(err)
-	if r := x.spoiled.Load(); r != 0 { // which is why the connection was cut
-		reason = protocol.Reason(r)
-	}
-	if e := x.over.Load(); e != nil { // whatever came of it
-		reason = e.Reason
+	if r := x.whyCut(); r != protocol.ReasonNone { // whatever came of it
+		reason = r
 	}
 	x.outcome.Reason = reason.String()
 	x.outcome.Status = reason.Status()

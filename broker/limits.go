@@ -123,14 +123,21 @@ func (x *exchange) retryAfter() string {
 
 // blame notes what has cut the exchange, if it was not the upstream nor the guest.
 func (x *exchange) blame() {
-	if x.outcome.Reason != "" {
-		return
+	if r := x.whyCut(); x.outcome.Reason == "" && r != protocol.ReasonNone {
+		x.outcome.Reason = r.String()
 	}
+}
+
+// whyCut returns why the broker has closed the connections of an exchange that did not end as it should; ReasonNone: it has
+// not.
+func (x *exchange) whyCut() protocol.Reason {
 	if e := x.over.Load(); e != nil {
-		x.outcome.Reason = e.Reason.String()
-	} else if r := x.spoiled.Load(); r != 0 {
-		x.outcome.Reason = protocol.Reason(r).String()
+		return e.Reason
 	}
+	if r := x.spoiled.Load(); r != 0 {
+		return protocol.Reason(r)
+	}
+	return x.s.cuts.why(x.authority, x.started)
 }
 
 // upward returns r, or what of it the limits let go upstream.

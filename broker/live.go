@@ -44,6 +44,8 @@ type live struct {
 	guards  guards
 	seen    sightings
 	cancels cancels
+	expiry  expiry
+	cuts    cuts
 
 	metadataKey [sha256.Size]byte // of tokens of the metadata service
 
@@ -190,6 +192,9 @@ func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 	if b.operator.Load() != p.operator { // which was read again meanwhile
 		b.narrow(s)
 	}
+	for i := range p.metas {
+		s.expiry.add(&p.metas[i], s.expire)
+	}
 	s.catchUp()
 	return s, nil
 }
@@ -206,6 +211,7 @@ func (s *live) run() {
 	if errors.Is(s.ctx.Err(), context.DeadlineExceeded) {
 		s.event(eventExpired, "")
 	}
+	s.expiry.end()
 	s.b.upstream.CloseSession(s.id)
 	s.wg.Wait()
 	s.guards.release(&s.b.matchers)

@@ -66,7 +66,7 @@ func (d *roleDesk) serveRole(c net.Conn) {
 // setRole sets agent a's password of a user for a database.
 func (d *roleDesk) setRole(name, user, database string) {
 	d.t.Helper()
-	m := control.Meta{Agent: "a", Name: name, Version: 1, Audience: []string{"postgres://db.example.org"}, Created: time.Now()}
+	m := control.Meta{Agent: "a", Name: name, Version: 1, Audience: []string{"postgres://db.example.org"}, Created: time.Now(), Expires: d.expires}
 	m.Inject = control.Injector{Scheme: control.SchemePostgres, Params: []control.Param{
 		{Name: control.ParamDatabase, Value: database}, {Name: control.ParamTLS, Value: control.TLSOff}, {Name: control.ParamUser, Value: user}}}
 	var pk control.PublicKey

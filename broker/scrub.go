@@ -55,7 +55,7 @@ func (s *live) suspend(r *audit.Record) {
 	if s.suspended.Swap(true) {
 		return
 	}
-	s.b.upstream.CutSession(s.id)
+	s.cut(protocol.ReasonReflection, nil)
 	if err := s.record.Suspend(true); err != nil {
 		s.log.Error("storing that the session is suspended", "err", err)
 	}

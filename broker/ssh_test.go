@@ -27,6 +27,10 @@ type sshDesk struct {
 	server string // address
 	host   ssh.Signer
 	key    ssh.PublicKey
+
+	known   string    // the line of known_hosts
+	private []byte    // the key in PEM
+	expires time.Time // of the key when it is set
 }
 
 func newSSHDesk(t *testing.T) *sshDesk {
@@ -49,8 +53,9 @@ func newSSHDesk(t *testing.T) *sshDesk {
 	d.must(err)
 	d.key, err = ssh.NewPublicKey(private.Public())
 	d.must(err)
-	known := "git.example.org ssh-ed25519 " + base64.StdEncoding.EncodeToString(d.host.PublicKey().Marshal())
-	d.must(d.setSSH(known, pem.EncodeToMemory(block)))
+	d.known = "git.example.org ssh-ed25519 " + base64.StdEncoding.EncodeToString(d.host.PublicKey().Marshal())
+	d.private = pem.EncodeToMemory(block)
+	d.must(d.setSSH(d.known, d.private))
 	return d
 }
 
@@ -59,7 +64,7 @@ func (d *sshDesk) setSSH(known string, value []byte) error {
 	d.t.Helper()
 	var next control.NextVersion
 	d.must(d.call("GET", control.PathNextVersion+"?agent=a&name=DEPLOY_KEY", nil, &next))
-	m := control.Meta{Agent: "a", Name: "DEPLOY_KEY", Version: next.Version, Audience: []string{"ssh://git.example.org"}, Created: time.Now()}
+	m := control.Meta{Agent: "a", Name: "DEPLOY_KEY", Version: next.Version, Audience: []string{"ssh://git.example.org"}, Created: time.Now(), Expires: d.expires}
 	m.Inject = control.Injector{Scheme: control.SchemeSSH, Params: []control.Param{{Name: control.ParamKnownHosts, Value: known}}}
 	var pk control.PublicKey
 	d.must(d.call("GET", control.PathPublicKey, nil, &pk))
@@ -153,6 +158,7 @@ func (d *sshDesk) agent(s greeted) (agent.ExtendedAgent, net.Conn, error) {
 // A login is an SSH connection that has exchanged keys.
 type login struct {
 	io.Closer
+	wait func() error // until the connection ends
 	bind struct {
 		HostKey, Session, Signature []byte
 		Forwarding                  bool
@@ -167,6 +173,7 @@ func (d *sshDesk) exchangeKeys(c net.Conn) *login {
 	watch := brokerssh.NewWatch(func(p brokerssh.Proof) { l.bind.HostKey, l.bind.Signature = p.HostKey, p.Signature })
 	conn, _, _, err := ssh.NewClientConn(tapped{c, watch}, "git.example.org:22", &ssh.ClientConfig{User: "git", HostKeyCallback: ssh.FixedHostKey(d.host.PublicKey())})
 	d.must(err)
+	l.wait = conn.Wait
 	l.bind.Session = conn.SessionID()
 	l.data = ssh.Marshal(struct {
 		Session               []byte

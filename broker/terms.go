@@ -86,8 +86,8 @@ const deadlineInterval = time.Second
 // defaultAbandoned is Config.Abandoned where that is zero.
 const defaultAbandoned = time.Minute
 
-// keepTime ends sessions that have been idle for too long, have lasted too long, or whose guests are gone, until done is
-// closed. One goroutine does so for all of them: most sessions are idle, and there may be thousands.
+// keepTime ends sessions that have been idle for too long, have lasted too long, or whose guests are gone, and the use of
+// secrets that have expired, until done is closed. One goroutine does so for all of them: most sessions are idle, and there may be thousands.
 func (b *Broker) keepTime(done <-chan struct{}) {
 	abandoned := cmp.Or(b.cfg.Abandoned, defaultAbandoned)
 	tick := time.NewTicker(min(deadlineInterval, abandoned/6))
@@ -98,6 +98,9 @@ func (b *Broker) keepTime(done <-chan struct{}) {
 			return
 		case now := <-tick.C:
 			for _, s := range b.all() {
+				if s.expiry.passed(now) { // and its timer does not know: the machine slept, or the clock was set
+					s.expire()
+				}
 				event := s.overdue(now, abandoned)
 				if event == "" || s.ctx.Err() != nil {
 					continue

@@ -182,6 +182,9 @@ func (c *Client) Via(a protocol.Authority) string {
 // its TLS tickets. The session may go on with new ones.
 func (c *Client) CutSession(session string) { c.pool.cutSession(session) }
 
+// CutOrigins is CutSession for what leads to some authorities, tunnels too.
+func (c *Client) CutOrigins(session string, to []protocol.Authority) { c.pool.cutOrigins(session, to) }
+
 // CloseSession is CutSession for good: it forgets the session's exemptions as well. The caller has ended
 // the session's contexts before, so that nothing is opened again.
 func (c *Client) CloseSession(session string) { c.pool.closeSession(session) }

@@ -35,8 +35,8 @@ type pool struct {
 // A session holds what one session has open. The pool's mu guards it.
 type session struct {
 	origins map[PoolKey]*origin
-	open    map[aborter]struct{} // connections and tunnels, in use or not
-	places  int                  // len(open) and the dials under way
+	open    map[aborter]*origin // connections and tunnels, in use or not
+	places  int                 // len(open) and the dials under way
 	allow   []netip.Prefix
 	closed  bool
 }
@@ -44,7 +44,7 @@ type session struct {
 // An aborter is a connection that can be cut from any goroutine.
 type aborter interface{ abort() }
 
-// An origin is the other end of one pool key. The pool's mu guards idle and places.
+// An origin is the other end of one pool key. The pool's mu guards idle, places and closed.
 type origin struct {
 	key     PoolKey
 	host    string // the Host field
@@ -52,6 +52,7 @@ type origin struct {
 	tls     *tls.Config // nil for plain TCP
 	idle    []*conn     // newest last
 	places  int         // connections open and dials under way
+	closed  bool        // another has taken its place
 }
 
 var (
@@ -87,7 +88,7 @@ func (p *pool) init(newOrigin func(PoolKey) *origin) {
 func (p *pool) session(id string) *session {
 	s := p.sessions[id]
 	if s == nil {
-		s = &session{origins: make(map[PoolKey]*origin), open: make(map[aborter]struct{})}
+		s = &session{origins: make(map[PoolKey]*origin), open: make(map[aborter]*origin)}
 		p.sessions[id] = s
 	}
 	return s
@@ -170,11 +171,14 @@ func (p *pool) evict(s *session) bool {
 func (p *pool) attach(o *origin, c aborter) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if o.session.closed {
+	if o.session.closed || o.closed {
 		c.abort()
+		if o.closed {
+			p.release(o)
+		}
 		return errSessionClosed
 	}
-	o.session.open[c] = struct{}{}
+	o.session.open[c] = o
 	if cn, ok := c.(*conn); ok && cn.h2 != nil {
 		p.readers.Go(cn.h2.run)
 	}
@@ -204,7 +208,7 @@ func (p *pool) put(c *conn, keep time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	o := c.origin
-	if o.session.closed || len(o.idle) >= maxIdleConns || keep <= 0 {
+	if o.session.closed || o.closed || len(o.idle) >= maxIdleConns || keep <= 0 {
 		p.remove(o, c)
 		c.abort()
 		return
@@ -247,7 +251,7 @@ func (p *pool) release(o *origin) {
 // forget drops an origin without connections, and its tickets with it, where the session has many:
 // names are the workload's to choose. mu is held.
 func (p *pool) forget(o *origin) {
-	if o.places == 0 && len(o.session.origins) > maxOrigins {
+	if o.places == 0 && !o.closed && len(o.session.origins) > maxOrigins {
 		delete(o.session.origins, o.key)
 	}
 }
@@ -296,6 +300,32 @@ func (p *pool) cutSession(id string) {
 		s.close()
 		delete(p.sessions, id)
 		p.session(id).allow = s.allow
+	}
+}
+
+// cutOrigins closes what a session has open to some authorities and forgets these tickets.
+func (p *pool) cutOrigins(id string, to []protocol.Authority) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.sessions[id]
+	if s == nil {
+		return
+	}
+	for c, o := range s.open {
+		if slices.Contains(to, o.key.Authority) {
+			c.abort()
+		}
+	}
+	for key, o := range s.origins {
+		if !slices.Contains(to, key.Authority) {
+			continue
+		}
+		o.closed = true
+		delete(s.origins, key)
+		for _, c := range o.idle {
+			p.remove(o, c)
+		}
+		o.idle = nil
 	}
 }
 

@@ -307,6 +307,50 @@ func TestCloseSessionWhileDialling(t *testing.T) {
 	}
 }
 
+// TestCutOrigins cuts what leads to one authority, idle, in use and being dialled, and leaves the session's others.
+func TestCutOrigins(t *testing.T) {
+	s := newScript(t, "http", answer(hello))
+	other := s.key
+	other.Authority.Port = 81
+	s.client.overrides[other.Authority] = s.client.overrides[s.key.Authority]
+	bystander, err := s.client.Open(t.Context(), other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	idle, cut := s.begin(t, t.Context()), s.begin(t, t.Context())
+	if _, err := receive(idle); err != nil {
+		t.Fatal(err)
+	}
+	idle.Release(true)
+	p := &s.client.pool
+	dialling, err := p.reserve(s.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.client.CutOrigins("s1", []protocol.Authority{s.key.Authority})
+	s.client.CutOrigins("s9", []protocol.Authority{s.key.Authority})
+	_, err = receive(cut)
+	wantReason(t, err, protocol.ReasonSessionEnded)
+	cut.Release(true)
+	a, b := net.Pipe()
+	defer b.Close()
+	if err := p.attach(dialling, pipeAborter{a}); !errors.Is(err, errSessionClosed) {
+		t.Errorf("attach to an origin that was cut: %v", err)
+	}
+	if n := p.sessions["s1"]; n.places != 1 || len(n.open) != 1 || len(n.origins) != 1 {
+		t.Errorf("%d places, %d open, %d origins, want the other one's", n.places, len(n.open), len(n.origins))
+	}
+	s.mustDo(t, get("/"), "")
+	s.wantConns(t, 4)
+	if err := errors.Join(bystander.WriteHead(get("/"), nil, 0), bystander.CloseWrite(nil)); err != nil {
+		t.Fatal(err)
+	}
+	if res, err := receive(bystander); err != nil || res.Content != "hello" {
+		t.Errorf("the other authority: %q, %v", res.Content, err)
+	}
+	bystander.Release(true)
+}
+
 type pipeAborter struct{ net.Conn }
 
 func (p pipeAborter) abort() { p.Close() }

@@ -82,9 +82,9 @@ a new value for it needs them no more. --as takes SCHEME[:NAME=VALUE,…], where
 
 Running sessions keep the version that they began with (--rotation pin), or take
 the new one with their next request (follow), as the version that they use says.
-With --expires requests are refused from then on; torno secrets list and torno
-run warn from two weeks before. --if-version N sets it only if it is at version
-N now, so that nobody's change is lost.
+With --expires requests are refused from then on, and what is open is cut; torno
+secrets list and torno run warn from two weeks before. --if-version N sets it
+only if it is at version N now, so that nobody's change is lost.
 
 A secret marked with --expose env is not proxied but becomes an environment
 variable inside the VM, visible to the agent's code.
