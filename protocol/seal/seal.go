@@ -3,7 +3,6 @@
 package seal
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -28,7 +27,7 @@ const MaxSealed = 1 + 1120 + MaxValue + 16 // bytes; protocol/control has it too
 // info separates this use of a key from any other.
 const info = "torno sealed secret v1"
 
-var suite = hpke.NewSuite(hpke.KEM_XWING, hpke.KDF_HKDF_SHA256, hpke.AEAD_ChaCha20Poly1305)
+var keys = newSchedule(hpke.KEM_XWING, []byte(info))
 
 func scheme() kem.Scheme { return hpke.KEM_XWING.Scheme() }
 
@@ -68,19 +67,14 @@ func (k PublicKey) Seal(value, aad []byte) ([]byte, error) {
 	if len(value) > MaxValue {
 		return nil, fmt.Errorf("value of %d bytes, at most %d can be sealed", len(value), MaxValue)
 	}
-	sender, err := suite.NewSender(k.k, []byte(info))
+	enc, shared, err := scheme().Encapsulate(k.k)
 	if err != nil {
 		return nil, err
 	}
-	enc, sealer, err := sender.Setup(rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	ct, err := sealer.Seal(value, aad)
-	if err != nil {
-		return nil, err
-	}
-	return append(append([]byte{format}, enc...), ct...), nil
+	defer clear(shared)
+	aead, nonce := keys.first(shared)
+	out := make([]byte, 0, 1+len(enc)+len(value)+aead.Overhead())
+	return aead.Seal(append(append(out, format), enc...), nonce, value, aad), nil
 }
 
 // A PrivateKey opens what was sealed to its public key. It is safe for concurrent use.
@@ -108,6 +102,7 @@ func ParsePrivateKey(b []byte) (PrivateKey, error) {
 }
 
 func fromKEM(k kem.PrivateKey) (PrivateKey, error) {
+	clearUpper()
 	b, err := k.MarshalBinary()
 	if err != nil {
 		return PrivateKey{}, err
@@ -130,15 +125,13 @@ func (k PrivateKey) Open(sealed, aad []byte) (secret.Value, error) {
 	if len(sealed) < 1+size || sealed[0] != format || len(sealed) > MaxSealed {
 		return secret.Value{}, ErrOpen
 	}
-	receiver, err := suite.NewReceiver(k.k, []byte(info))
+	shared, err := scheme().Decapsulate(k.k, sealed[1:1+size])
 	if err != nil {
 		return secret.Value{}, ErrOpen
 	}
-	opener, err := receiver.Setup(sealed[1 : 1+size])
-	if err != nil {
-		return secret.Value{}, ErrOpen
-	}
-	value, err := opener.Open(sealed[1+size:], aad)
+	defer clear(shared)
+	aead, nonce := keys.first(shared)
+	value, err := aead.Open(nil, nonce, sealed[1+size:], aad)
 	if err != nil {
 		return secret.Value{}, ErrOpen
 	}

@@ -3,10 +3,15 @@ package seal
 import (
 	"bytes"
 	"crypto/hpke"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
+
+	circl "github.com/cloudflare/circl/hpke"
 )
 
 func newKey(t testing.TB) PrivateKey {
@@ -110,6 +115,82 @@ func TestOracle(t *testing.T) {
 	}
 	if got, err := opened(k, append(append([]byte{format}, enc...), ct...), []byte("aad")); err != nil || got != "theirs" {
 		t.Errorf("we open %q, %v", got, err)
+	}
+}
+
+// circl's HPKE is another: each opens what the other sealed.
+func TestOracleCircl(t *testing.T) {
+	k := newKey(t)
+	suite := circl.NewSuite(circl.KEM_XWING, circl.KDF_HKDF_SHA256, circl.AEAD_ChaCha20Poly1305)
+	r, err := suite.NewReceiver(k.k, []byte(info))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := k.Public().Seal([]byte("ours"), []byte("aad"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	opener, err := r.Setup(sealed[1 : 1+scheme().CiphertextSize()])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := opener.Open(sealed[1+scheme().CiphertextSize():], []byte("aad")); err != nil || string(got) != "ours" {
+		t.Errorf("circl opens %q, %v", got, err)
+	}
+	sender, err := suite.NewSender(k.k.Public(), []byte(info))
+	if err != nil {
+		t.Fatal(err)
+	}
+	enc, sealer, err := sender.Setup(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ct, err := sealer.Seal([]byte("theirs"), []byte("aad"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := opened(k, append(append([]byte{format}, enc...), ct...), []byte("aad")); err != nil || got != "theirs" {
+		t.Errorf("we open %q, %v", got, err)
+	}
+}
+
+// What comes after the KEM does not take many times what it takes by itself; see clearUpper.
+func TestClearUpper(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	k := newKey(t)
+	ct, shared, err := scheme().Encapsulate(k.k.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	best := func(before func()) time.Duration {
+		least := time.Hour
+		for range 200 {
+			before()
+			began := time.Now()
+			keys.first(shared)
+			least = min(least, time.Since(began))
+		}
+		return least
+	}
+	var x, y [256]byte
+	alone := best(func() { x[255] |= y[0]; _ = bytes.Equal(x[:], y[:]) }) // as clearUpper does
+	after := best(func() { _, _ = scheme().Decapsulate(k.k, ct) })
+	if t.Logf("%v alone, %v after the KEM", alone, after); after > 4*alone {
+		t.Errorf("the key schedule takes %v, and %v after the KEM", alone, after)
+	}
+}
+
+func BenchmarkOpen(b *testing.B) {
+	k := newKey(b)
+	sealed, err := k.Public().Seal([]byte("0123456789abcdef0123456789abcdef"), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, err := opened(k, sealed, nil); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 
