@@ -54,6 +54,16 @@ var goBenches = []goBench{
 	{what: "access tokens", pkg: "./broker/internal/mint", pattern: "BenchmarkCached$", cores: 1, time: "300ms", rows: []goRow{
 		{goal: goal{key: "Cached ns/op", name: "a token that is there", unit: "µs", divide: 1e3, must: limits{most: 1}}},
 	}},
+	{what: "the store of a fleet, 1,000 agents with 50 secrets each", pkg: "./broker/internal/store", pattern: "BenchmarkFleet", cores: 2, time: "10x", rows: []goRow{
+		{goal: goal{key: "Fleet/open cpu-ms/op", name: "store of 50,000 secrets: opening", unit: "ms", must: limits{most: 200}, aim: limits{most: 60}}},
+		{goal: goal{key: "Fleet/first cpu-ms/op", name: "  listing all for the first time", unit: "ms", must: limits{most: 300}}},
+		{goal: goal{key: "Fleet/all cpu-ms/op", name: "  listing all", unit: "ms", must: limits{most: 50}, aim: limits{most: 20}}},
+		{goal: goal{key: "Fleet/one cpu-ms/op", name: "  listing one agent", unit: "ms", must: limits{most: 5}, aim: limits{most: 0.5}}},
+		{goal: goal{key: "Fleet/verify cpu-ms/op", name: "  verifying every entry", unit: "ms", must: limits{most: 1000}}},
+	}},
+	{what: "sessions of a fleet", pkg: "./broker", pattern: "BenchmarkFleetSession", cores: 2, time: "100x", rows: []goRow{
+		{goal: goal{key: "FleetSession cpu-ms/op", name: "session start, 16 declared secrets", unit: "ms", must: limits{most: 5}, aim: limits{most: 3}}},
+	}},
 	{what: "the vsock device", pkg: "./host/internal/vhostvsock", pattern: "Benchmark(Connect|RoundTrip|ToHost|ToGuest)$", cores: 2, time: "500ms", rows: []goRow{
 		{goal: goal{key: "Connect/vsock ns/op", name: "vsock: connecting", unit: "µs", divide: 1e3}},
 		{goal: goal{key: "Connect/vsock ns/op", name: "  of that of a Unix socket", unit: "×"}, over: "Connect/unix ns/op"},

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -69,6 +70,18 @@ func (b *Broker) anchorStore() error {
 		b.log.Error("the store is not what the audit has recorded", "err", f)
 	}
 	return err
+}
+
+// warmStore reads all of the store once the broker is ready, so that lists are quick and what was changed outside of torno is
+// named before it is used.
+func (b *Broker) warmStore(ctx context.Context) {
+	broken, err := b.store.Warm(ctx)
+	for _, t := range broken {
+		b.log.Error("the store is not what torno wrote", "err", t)
+	}
+	if err != nil && ctx.Err() == nil {
+		b.log.Error("reading the store", "err", err)
+	}
 }
 
 // tampered says to an operator what was changed outside of torno.

@@ -182,6 +182,7 @@ func (b *Broker) Serve(ctx context.Context) error {
 	if b.cfg.Ready != nil {
 		b.cfg.Ready()
 	}
+	accepting.Go(func() { b.warmStore(ctx) })
 	select {
 	case err = <-served:
 	case <-ctx.Done():

@@ -1,11 +1,14 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"torno.internal/broker/internal/credential"
@@ -31,15 +34,23 @@ func (b *Broker) listSecrets(r *http.Request) ([]control.SecretInfo, error) {
 		return nil, err
 	}
 	infos := make([]control.SecretInfo, 0, len(latest)+len(broken))
-	for _, ver := range latest {
+	for i := range latest {
+		ver := &latest[i]
 		infos = append(infos, control.SecretInfo{Meta: ver.Meta, Revoked: ver.Revoked, Uses: ver.Uses, LastUsed: ver.Last})
 	}
 	for _, t := range broken {
 		infos = append(infos, control.SecretInfo{Meta: control.Meta{Agent: t.Agent, Name: t.Name, Version: t.Version}, Broken: t.Error()})
 	}
-	if agent == "" {
-		return infos, nil
+	if agent != "" {
+		if infos, err = b.addMissing(infos, agent); err != nil {
+			return nil, err
+		}
 	}
+	return pageOf(infos, r.FormValue("after"), r.FormValue("limit"))
+}
+
+// addMissing adds what the agent's approved file declares and nobody has set.
+func (b *Broker) addMissing(infos []control.SecretInfo, agent string) ([]control.SecretInfo, error) {
 	trusted, err := b.store.Trusted(agent)
 	if errors.Is(err, store.ErrNotFound) {
 		return infos, nil
@@ -53,6 +64,33 @@ func (b *Broker) listSecrets(r *http.Request) ([]control.SecretInfo, error) {
 		}
 	}
 	return infos, nil
+}
+
+// pageOf returns the part of a list that follows on an entry, at most so many: in the order of agents and names, and all of it
+// as it is where neither is said.
+func pageOf(infos []control.SecretInfo, after, limit string) ([]control.SecretInfo, error) {
+	if after == "" && limit == "" {
+		return infos, nil
+	}
+	most := control.MaxSecretsPage
+	if limit != "" {
+		n, err := strconv.Atoi(limit)
+		if err != nil || n < 1 || n > control.MaxSecretsPage {
+			return nil, &control.Error{Code: control.CodeInvalid, Message: fmt.Sprintf("limit %q is no number from 1 to %d", limit, control.MaxSecretsPage)}
+		}
+		most = n
+	}
+	slices.SortStableFunc(infos, func(x, y control.SecretInfo) int {
+		return cmp.Or(strings.Compare(x.Agent, y.Agent), strings.Compare(x.Name, y.Name))
+	})
+	agent, name, _ := strings.Cut(after, "/")
+	from, _ := slices.BinarySearchFunc(infos, after, func(i control.SecretInfo, _ string) int {
+		if after != "" && cmp.Or(strings.Compare(i.Agent, agent), strings.Compare(i.Name, name)) <= 0 {
+			return -1
+		}
+		return 1
+	})
+	return infos[from:min(from+most, len(infos))], nil
 }
 
 func (b *Broker) nextVersion(r *http.Request) (control.NextVersion, error) {

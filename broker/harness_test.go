@@ -39,6 +39,14 @@ type desk struct {
 // newDesk starts a broker that reaches api.example.org at upstream.
 func newDesk(t testing.TB, upstream *httptest.Server) *desk {
 	t.Helper()
+	d := planDesk(t, upstream)
+	d.start()
+	return d
+}
+
+// planDesk is newDesk without starting the broker.
+func planDesk(t testing.TB, upstream *httptest.Server) *desk {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "tb")
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +62,6 @@ func newDesk(t testing.TB, upstream *httptest.Server) *desk {
 		}
 		d.cfg.Operator.Upstreams = []control.Upstream{{Host: "example.com", Dial: upstream.Listener.Addr().String(), CA: ca}}
 	}
-	d.start()
 	return d
 }
 

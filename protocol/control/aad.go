@@ -93,7 +93,7 @@ func DecodeAssociatedData(b []byte) (m Meta, keyID string, err error) {
 	if len(b) == 0 || len(b) > MaxAssociatedData || b[0] != aadFormat {
 		return Meta{}, "", errAssociatedData
 	}
-	d := aadReader{b: b[1:]}
+	d := aadReader{b: b[1:], text: string(b[1:])}
 	keyID, m.Agent, m.Name = d.str(), d.str(), d.str()
 	m.Version = d.num(math.MaxInt32)
 	if n := d.num(MaxAudience); n > 0 {
@@ -135,8 +135,9 @@ func DecodeAssociatedData(b []byte) (m Meta, keyID string, err error) {
 
 // An aadReader reads the encoding from its beginning. After the first mistake everything is empty.
 type aadReader struct {
-	b   []byte
-	bad bool
+	b    []byte
+	text string // what ends where b does, for strings to be parts of: a list of thousands makes one of each entry
+	bad  bool
 }
 
 func (d *aadReader) take(n int) []byte {
@@ -160,4 +161,11 @@ func (d *aadReader) num(limit uint64) int {
 	return int(v)
 }
 
-func (d *aadReader) str() string { return string(d.take(d.num(maxString))) }
+func (d *aadReader) str() string {
+	n := d.num(maxString)
+	at := len(d.text) - len(d.b)
+	if d.take(n) == nil {
+		return ""
+	}
+	return d.text[at : at+n]
+}

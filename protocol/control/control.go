@@ -12,7 +12,7 @@ const (
 	PathKey         = "/v1/key"            // GET → KeyInfo; POST …/rotate → KeyInfo at once, the rotation goes on; POST …/protect KeyProtection → KeyInfo; POST …/split KeySplit → KeyInfo: records that it is done
 	PathStore       = "/v1/store"          // GET …/backup → a backup, as bytes; POST …/verify → StoreVerdict
 	PathPresets     = "/v1/presets"        // GET → []Preset; ?name=KEY → []Preset with at most one
-	PathSecrets     = "/v1/secrets"        // GET ?agent= → []SecretInfo; POST []SealedSecret → []SecretInfo, all or nothing; DELETE ?agent=&name= → SecretInfo
+	PathSecrets     = "/v1/secrets"        // GET ?agent=&after=&limit= → []SecretInfo; POST []SealedSecret → []SecretInfo, all or nothing; DELETE ?agent=&name= → SecretInfo
 	PathNextVersion = "/v1/secrets/next"   // GET ?agent=&name= → NextVersion
 	PathImport      = "/v1/secrets/import" // POST Import → []SecretInfo, all or nothing
 	PathTrust       = "/v1/trust"          // GET ?agent= → TrustedFile; PUT TrustedFile
@@ -27,6 +27,9 @@ const (
 	PathAuditCheckpoint = "/v1/audit/checkpoint" // POST → the checkpoint that was just written, one line
 	PathAuditKeys       = "/v1/audit/keys"       // GET → AuditKeys
 )
+
+// MaxSecretsPage is how many secrets a list has at most where a part of it is asked for.
+const MaxSecretsPage = 10_000
 
 // SocketName is the control socket's name in the runtime directory.
 const SocketName = "control"

@@ -36,7 +36,8 @@ var Routes = []Route{
 
 	{Method: "GET", Path: PathPublicKey, Out: PublicKey{}, Does: "What secrets are sealed to."},
 	{Method: "GET", Path: PathPresets, Query: []string{"name"}, Out: []Preset{}, Does: "The services that torno knows; with `name` the one that a secret's name means."},
-	{Method: "GET", Path: PathSecrets, Query: []string{"agent"}, Out: []SecretInfo{}, Does: "Secrets by name, never by value."},
+	{Method: "GET", Path: PathSecrets, Query: []string{"agent", "after", "limit"}, Out: []SecretInfo{},
+		Does: "Secrets by name, never by value. With `limit`, 1 to 10,000, or `after`, AGENT/NAME, a part of the list, in the order of agents and names: the next part follows on the last entry of this one."},
 	{Method: "POST", Path: PathSecrets, In: []SealedSecret{}, Out: []SecretInfo{}, Does: "Sets sealed secrets, all or none."},
 	{Method: "DELETE", Path: PathSecrets, Query: []string{"agent", "name"}, Out: SecretInfo{}, Does: "Deletes a secret and ends its use at once. Both parameters must be there."},
 	{Method: "GET", Path: PathNextVersion, Query: []string{"agent", "name"}, Out: NextVersion{}, Does: "The version that a secret must be sealed as."},

@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"torno.internal/protocol/control"
@@ -41,8 +42,12 @@ func (s *Store) SetAnchor(a Anchor) (findings []error, err error) {
 	if err != nil {
 		return nil, err
 	}
+	counts, err := s.changedUsage()
+	if err != nil {
+		return nil, err
+	}
 	findings, err = s.compare(a)
-	return append(older, findings...), err
+	return slices.Concat(older, counts, findings), err
 }
 
 func (s *Store) compare(a Anchor) (findings []error, err error) {

@@ -51,6 +51,26 @@ func FuzzDecodePage(f *testing.F) {
 	})
 }
 
+func FuzzDecodeCounts(f *testing.F) {
+	f.Add(encodeCounts([]count{{"K", 1, 7, 8}, {"K", 2, 1, -1}, {"L", 300, 1 << 40, 9}}))
+	f.Add([]byte{countsFormat, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		all, err := decodeCounts(b)
+		if err != nil {
+			if all != nil {
+				t.Error("counts beside an error")
+			}
+			return
+		}
+		if again := encodeCounts(all); !bytes.Equal(again, b) {
+			t.Errorf("%x reads as %x", b, again)
+		}
+		if _, err := decodePage(b); err == nil {
+			t.Error("it reads as a list as well")
+		}
+	})
+}
+
 // A manifest is signed: no other key and no other ledger reads it.
 func TestManifestMAC(t *testing.T) {
 	m := &manifest{ledger: "agents", keyID: "0123456789abcdef", commit: 1, pages: map[string]digest{}}

@@ -13,9 +13,9 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// A ledger is a manifest and the pages below it. There are three: of what operators set, each commit of
-// which is recorded in the audit; of sessions, which change too often for that; and of the key that signs the audit,
-// which is made before there is one.
+// A ledger is a manifest and the pages below it. There are four: of what operators set, each commit of
+// which is recorded in the audit; of sessions, which change too often for that; of the key that signs the audit,
+// which is made before there is one; and of use counts.
 type ledger struct {
 	name   string // of the manifest in bucketMeta, and of what it is about in errors
 	prefix string // of its pages' keys in bucketPages
@@ -39,6 +39,8 @@ type view struct {
 	keys keys
 	m    *manifest
 	at   digest // of the manifest
+
+	walk *bbolt.Cursor // of bucketSecrets, for who reads it in order; nil: each entry is sought
 }
 
 // view calls f with a view of l.
@@ -96,36 +98,65 @@ func (l *ledger) remember(raw []byte, m *manifest) *verified {
 
 // page returns the page of key. One that never was is empty.
 func (v *view) page(key string) (*page, error) {
+	raw, err := v.raw(key)
+	if err != nil {
+		return nil, err
+	}
+	if raw == nil {
+		return &page{}, nil
+	}
+	p, err := decodePage(raw)
+	if err != nil {
+		return nil, v.about(key, err.Error())
+	}
+	return p, nil
+}
+
+// counts returns the counts of the page of key. One that never was has none.
+func (v *view) counts(key string) ([]count, error) {
+	raw, err := v.raw(key)
+	if err != nil || raw == nil {
+		return nil, err
+	}
+	all, err := decodeCounts(raw)
+	if err != nil {
+		return nil, v.about(key, err.Error())
+	}
+	return all, nil
+}
+
+// raw returns the bytes of the page of key; nil: it never was.
+func (v *view) raw(key string) ([]byte, error) {
 	raw := v.tx.Bucket(bucketPages).Get([]byte(key))
 	want, known := v.m.pages[key]
-	why := ""
 	switch {
 	case !known && raw == nil:
-		return &page{}, nil
+		return nil, nil
 	case !known:
-		why = "the manifest knows of none"
+		return nil, v.about(key, "the manifest knows of none")
 	case raw == nil:
-		why = "it was removed"
+		return nil, v.about(key, "it was removed")
 	case sha256.Sum256(raw) != want:
-		why = fmt.Sprintf("it is not the one of commit %d", v.m.commit)
-	default:
-		p, err := decodePage(raw)
-		if err == nil {
-			return p, nil
-		}
-		why = err.Error()
+		return nil, v.about(key, fmt.Sprintf("it is not the one of commit %d", v.m.commit))
 	}
-	e := &TamperedError{What: "the list of " + strings.TrimPrefix(key, v.l.prefix), Why: why}
-	if v.l.prefix == prefixAgents {
-		e.Agent = strings.TrimPrefix(key, prefixAgents)
-		e.What = "the list of what agent " + e.Agent + " has"
+	return raw, nil
+}
+
+// about says that the page of key was changed outside of torno.
+func (v *view) about(key, why string) *TamperedError {
+	of := strings.TrimPrefix(key, v.l.prefix)
+	switch v.l.prefix {
+	case prefixAgents:
+		return &TamperedError{Agent: of, What: "the list of what agent " + of + " has", Why: why}
+	case prefixUsage:
+		return &TamperedError{Agent: of, What: "the use counts of agent " + of, Why: why}
 	}
-	return nil, e
+	return &TamperedError{What: "the list of " + of, Why: why}
 }
 
 // stored returns what stands at key in bucket, which must have the digest sum.
 func (v *view) stored(bucket, key []byte, sum digest) ([]byte, error) {
-	raw := v.tx.Bucket(bucket).Get(key)
+	raw := v.get(bucket, key)
 	switch {
 	case raw == nil:
 		return nil, &TamperedError{Why: "it was removed"}
@@ -135,10 +166,33 @@ func (v *view) stored(bucket, key []byte, sum digest) ([]byte, error) {
 	return raw, nil
 }
 
+// get returns what stands at key in bucket, or nil.
+func (v *view) get(bucket, key []byte) []byte {
+	if v.walk == nil || !bytes.Equal(bucket, bucketSecrets) {
+		return v.tx.Bucket(bucket).Get(key)
+	}
+	k, raw := v.walk.Next()
+	if !bytes.Equal(k, key) {
+		k, raw = v.walk.Seek(key)
+	}
+	if !bytes.Equal(k, key) {
+		return nil
+	}
+	return raw
+}
+
+// inOrder is for who reads secrets in the order of their keys, in a transaction that changes none.
+func (v *view) inOrder() *view {
+	v.walk = v.tx.Bucket(bucketSecrets).Cursor()
+	v.walk.First()
+	return v
+}
+
 // An edit changes one ledger within a transaction.
 type edit struct {
 	*view
 	dirty map[string]*page
+	other map[string][]byte // pages of another make; an empty one is removed
 }
 
 // page returns the page of key for changing.
@@ -182,7 +236,7 @@ func (s *Store) commit(l *ledger, number uint64, f func(*edit) ([]Change, error)
 		if err != nil {
 			return err
 		}
-		e := &edit{v, map[string]*page{}}
+		e := &edit{v, map[string]*page{}, map[string][]byte{}}
 		changes, err := f(e)
 		if err != nil {
 			return err
@@ -224,7 +278,13 @@ func (s *Store) sessionsAt(tx *bbolt.Tx, agents *view) uint64 {
 // flush writes the pages that were changed.
 func (e *edit) flush(m *manifest) error {
 	for key, p := range e.dirty {
-		if len(p.entries) == 0 {
+		e.other[key] = nil
+		if len(p.entries) > 0 {
+			e.other[key] = p.encode()
+		}
+	}
+	for key, raw := range e.other {
+		if len(raw) == 0 {
 			delete(m.pages, key)
 			if err := e.tx.Bucket(bucketPages).Delete([]byte(key)); err != nil {
 				return err
@@ -232,7 +292,7 @@ func (e *edit) flush(m *manifest) error {
 			continue
 		}
 		var err error
-		if m.pages[key], err = e.put(bucketPages, []byte(key), p.encode()); err != nil {
+		if m.pages[key], err = e.put(bucketPages, []byte(key), raw); err != nil {
 			return err
 		}
 	}

@@ -104,6 +104,9 @@ type rotation struct {
 
 // count counts the entries of a ledger that are under an old key.
 func (r *rotation) count(l *ledger) error {
+	if l.prefix == prefixUsage { // its manifest alone is
+		return nil
+	}
 	return r.s.view(l, func(v *view) error {
 		for key := range v.m.pages {
 			p, err := v.page(key)
@@ -127,7 +130,9 @@ func (r *rotation) ledger(l *ledger) error {
 	var keys []string
 	err := r.s.view(l, func(v *view) error {
 		for key := range v.m.pages {
-			keys = append(keys, key)
+			if l.prefix != prefixUsage {
+				keys = append(keys, key)
+			}
 		}
 		return nil
 	})

@@ -15,6 +15,7 @@ const (
 	prefixAgents   = "a/" // + the agent: its secrets and its trusted file
 	prefixSessions = "s/" // + the last character of an id
 	prefixSigning  = "k/" // + what the key signs
+	prefixUsage    = "u/" // + the agent: counts; see usage
 )
 
 // The events of what operators set, as they are recorded.
@@ -75,36 +76,6 @@ func (e *edit) set(sec *control.SealedSecret) error {
 	en.state, en.changed = statePresent, max(en.changed, m.Created.UnixNano())
 	en.digests = append(en.digests, sum)
 	return nil
-}
-
-// Secrets describes the latest version of each of an agent's secrets, or of everybody's for "", by agent and
-// name, revoked ones too, and beside them what was changed outside of torno. Their Uses and Last are those of
-// all versions of the name.
-func (s *Store) Secrets(agent string) ([]Version, []*TamperedError, error) {
-	var latest []Version
-	var broken []*TamperedError
-	err := s.view(&s.agents, func(v *view) error {
-		return v.eachAgent(agent, func(agent string, p *page, err error) error {
-			if err != nil {
-				return collect(&broken, err)
-			}
-			for i := range p.entries {
-				en := &p.entries[i]
-				if !control.ValidKey(en.name) || en.state == stateDeleted {
-					continue
-				}
-				ver, err := v.version(agent, en, en.last())
-				if err == nil {
-					ver.Uses, ver.Last = s.usage.total(v.tx, agent, en)
-					latest = append(latest, ver)
-				} else if err := collect(&broken, err); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	})
-	return latest, broken, err
 }
 
 // eachAgent calls f with the page of an agent, or with everybody's for "", in order.
@@ -236,7 +207,7 @@ func (s *Store) DeleteSecret(agent, name string) (control.Meta, error) {
 			}
 		}
 		en.close(stateDeleted, en.last(), time.Now().UnixNano())
-		if err := s.usage.forget(e.tx, agent, name); err != nil {
+		if err := s.usageOf(e.view, agent, func(t *tally) { t.forget(name) }); err != nil {
 			return nil, err
 		}
 		return []Change{{EventDeleted, agent, name, meta.Version}}, nil

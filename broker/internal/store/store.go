@@ -26,7 +26,7 @@ const (
 )
 
 // format is the layout of dataFile; another layout gets another number.
-const format = "2"
+const format = "3"
 
 var (
 	bucketMeta     = []byte("meta")     // "format" → format; a ledger's name → its manifest
@@ -35,10 +35,9 @@ var (
 	bucketTrusted  = []byte("trusted")  // agent → control.TrustedFile, boxed
 	bucketSessions = []byte("sessions") // id → record, boxed
 	bucketSigning  = []byte("signing")  // "audit" → seed, boxed
-	bucketUsage    = []byte("usage")    // as bucketSecrets → uses (8 bytes), last (8 bytes); see Counter
 )
 
-var buckets = [][]byte{bucketMeta, bucketPages, bucketSecrets, bucketTrusted, bucketSessions, bucketSigning, bucketUsage}
+var buckets = [][]byte{bucketMeta, bucketPages, bucketSecrets, bucketTrusted, bucketSessions, bucketSigning}
 
 // A Store is an open state directory. It is safe for concurrent use. Every change is on disk before the
 // call that made it returns.
@@ -53,6 +52,7 @@ type Store struct {
 	current  atomic.Pointer[keys]
 	rotating sync.Mutex // held while Rotate runs
 	usage    usage
+	index    index
 
 	// Held by the one who holds agents.mu.
 	anchor  Anchor
@@ -83,6 +83,7 @@ func newStore(dir string) *Store {
 	s.agents.name, s.agents.prefix = "agents", prefixAgents
 	s.sessions.name, s.sessions.prefix = "sessions", prefixSessions
 	s.signing.name, s.signing.prefix = "signing", prefixSigning
+	s.usage.ledger.name, s.usage.ledger.prefix = "usage", prefixUsage
 	return s
 }
 
@@ -94,6 +95,7 @@ func (s *Store) open(holders []keyring.Holder) error {
 	if s.file, err = openFile(filepath.Join(s.dir, dataFile), false); err != nil {
 		return err
 	}
+	s.file.foreign = s.index.forget
 	if err := s.prepare(); err != nil {
 		return err
 	}
@@ -178,7 +180,9 @@ func (s *Store) begin(tx *bbolt.Tx) error {
 	return meta.Put([]byte("format"), []byte(format))
 }
 
-func (s *Store) ledgers() []*ledger { return []*ledger{&s.agents, &s.sessions, &s.signing} }
+func (s *Store) ledgers() []*ledger {
+	return []*ledger{&s.agents, &s.sessions, &s.signing, &s.usage.ledger}
+}
 
 // Public returns the key that secrets are sealed to.
 func (s *Store) Public() seal.PublicKey { return s.keys().newest().private.Public() }

@@ -45,7 +45,7 @@ func (s *Store) verify(tx *bbolt.Tx, ks keys) (Verdict, error) {
 	}
 	v := Verdict{Commit: agents.m.commit, Manifest: agents.at}
 	known := map[string]bool{} // where something may stand
-	err = agents.eachAgent("", func(agent string, p *page, err error) error {
+	err = agents.inOrder().eachAgent("", func(agent string, p *page, err error) error {
 		if err != nil {
 			known[agent] = true // the whole agent is named already
 			return collect(&v.Broken, err)
@@ -65,7 +65,23 @@ func (s *Store) verify(tx *bbolt.Tx, ks keys) (Verdict, error) {
 			return Verdict{}, err
 		}
 	}
-	return v, errors.Join(v.strangers(tx, known), v.pages(tx, agents, sessions, signing))
+	usage, err := newView(&s.usage.ledger, tx, ks)
+	if err != nil {
+		return Verdict{}, err
+	}
+	return v, errors.Join(v.counts(usage), v.strangers(tx, known), v.pages(tx, agents, sessions, signing, usage))
+}
+
+// counts looks at use counts.
+func (v *Verdict) counts(w *view) error {
+	for key := range w.m.pages {
+		if _, err := w.counts(key); err != nil {
+			if err := collect(&v.Broken, err); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // agent looks at what one agent has.

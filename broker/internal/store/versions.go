@@ -123,10 +123,13 @@ func (s *Store) History(agent, name string) ([]Version, error) {
 			if err != nil {
 				return err
 			}
-			ver.Uses, ver.Last = s.usage.of(v.tx, agent, name, n)
 			all = append(all, ver)
 		}
-		return nil
+		return s.usageOf(v, agent, func(t *tally) {
+			for i := range all {
+				all[i].Uses, all[i].Last = t.sum(name, all[i].Version, all[i].Version)
+			}
+		})
 	})
 	return all, err
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -38,12 +39,8 @@ that expires within two weeks, has expired or was revoked is listed as that.`,
 			if err != nil {
 				return err
 			}
-			path := control.PathSecrets
-			if len(args) == 1 {
-				path += "?" + url.Values{"agent": args}.Encode()
-			}
-			var infos []control.SecretInfo
-			if err := c.do(cmd.Context(), "GET", path, nil, &infos); err != nil {
+			infos, err := listSecrets(cmd.Context(), c, args)
+			if err != nil {
 				return err
 			}
 			if asJSON {
@@ -54,6 +51,29 @@ that expires within two weeks, has expired or was revoked is listed as that.`,
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// listSecrets asks for the secrets of an agent, or for everybody's, in parts.
+func listSecrets(ctx context.Context, c *client, agent []string) ([]control.SecretInfo, error) {
+	if len(agent) == 1 {
+		var infos []control.SecretInfo
+		err := c.do(ctx, "GET", control.PathSecrets+"?"+url.Values{"agent": agent}.Encode(), nil, &infos)
+		return infos, err
+	}
+	infos, after := []control.SecretInfo{}, ""
+	for {
+		var part []control.SecretInfo
+		query := url.Values{"after": {after}, "limit": {strconv.Itoa(control.MaxSecretsPage)}}
+		if err := c.do(ctx, "GET", control.PathSecrets+"?"+query.Encode(), nil, &part); err != nil {
+			return nil, err
+		}
+		infos = append(infos, part...)
+		if len(part) < control.MaxSecretsPage {
+			return infos, nil
+		}
+		last := part[len(part)-1]
+		after = last.Agent + "/" + last.Name
+	}
 }
 
 func printSecrets(cmd *cobra.Command, infos []control.SecretInfo) error {
