@@ -167,7 +167,7 @@ func lineDiff(want, got string) string {
 var decoders = map[string][]string{
 	"protocol":                 {"FuzzParseAuthority", "FuzzReadPreface", "FuzzDecodeStrict"},
 	"protocol/bhttp":           {"FuzzReadRequest", "FuzzReadResponse", "FuzzMessage"},
-	"protocol/control":         {"FuzzParseTemplate", "FuzzParseFormula", "FuzzClaims", "FuzzDecodeAssociatedData", "FuzzDecodeSealed"},
+	"protocol/control":         {"FuzzParseTemplate", "FuzzParseFormula", "FuzzClaims", "FuzzDecodeAssociatedData", "FuzzDecodeSealed", "FuzzParseSource"},
 	"protocol/http1":           {"FuzzReadRequest", "FuzzReadResponse"},
 	"protocol/postgres":        {"FuzzReadStartup"},
 	"protocol/seal":            {"FuzzOpen"},

@@ -25,6 +25,7 @@ import (
 	"torno.internal/broker/internal/mint"
 	"torno.internal/broker/internal/pluginhost"
 	"torno.internal/broker/internal/redact"
+	"torno.internal/broker/internal/source"
 	"torno.internal/broker/internal/store"
 	"torno.internal/broker/internal/upstream"
 	"torno.internal/protocol/control"
@@ -65,6 +66,7 @@ type Broker struct {
 	matchers redact.Cache
 	mints    *mint.Minter
 	plugins  *pluginhost.Host
+	sources  *source.Keeper
 	desk     *approval.Desk
 	feed     feed.Feed
 	metrics  metric.Metrics
@@ -117,6 +119,7 @@ func Open(cfg Config) (*Broker, error) {
 	if b.plugins, err = pluginhost.New(cfg.Operator.Plugins, cfg.RuntimeDir, b.notePlugin); err != nil {
 		return nil, errors.Join(err, b.audit.Close(), b.store.Close())
 	}
+	b.sources = source.New(pluginFetcher{b.plugins}, b.sourceChanged)
 	b.recordStart()
 	b.upstream = upstream.New(uc)
 	b.mints = mint.New(fetcher{b.upstream}, b.noteMint)
@@ -131,6 +134,7 @@ func Open(cfg Config) (*Broker, error) {
 // Close ends what is still open and closes the state.
 func (b *Broker) Close() error {
 	b.mints.Close()
+	b.sources.Close()
 	b.plugins.Close()
 	b.recordOwn(&audit.Record{Event: eventStopped})
 	return errors.Join(b.upstream.Close(), b.audit.Close(), b.store.Close())

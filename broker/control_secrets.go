@@ -145,6 +145,9 @@ func (b *Broker) checkSecret(s *control.SealedSecret) error {
 	if err := control.CheckMeta(s.Meta); err != nil {
 		return err
 	}
+	if err := b.checkSource(&s.Meta); err != nil {
+		return err
+	}
 	if d := time.Since(s.Meta.Created); d < -time.Hour || d > time.Hour {
 		return fmt.Errorf("sealed at %v, which is not now; look at the clock", s.Meta.Created)
 	}
@@ -154,7 +157,7 @@ func (b *Broker) checkSecret(s *control.SealedSecret) error {
 	}
 	defer value.Wipe()
 	return value.Use(func(v []byte) error {
-		if err := control.CheckValue(s.Meta, v); err != nil || s.Meta.Inject.Scheme != control.SchemeSSH {
+		if err := control.CheckSealed(s.Meta, v); err != nil || s.Meta.Inject.Scheme != control.SchemeSSH || s.Meta.Source != "" {
 			return err
 		}
 		return checkSSH(s.Meta, v)

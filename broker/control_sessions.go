@@ -60,6 +60,10 @@ func (b *Broker) createSession(ctx context.Context, req control.SessionRequest) 
 	if req.Workload.User == "" {
 		req.Workload.User = p.file.Workload.User
 	}
+	b.prefetch(ctx, fetchWait, p.metas)
+	if err := b.checkExposed(p.metas); err != nil {
+		return control.SessionCreated{}, err
+	}
 	record, boot, err := session.New(b.store, session.Request{SessionRequest: req, Policy: p.file, Secrets: p.uses(), Clouds: p.clouds()})
 	if err != nil {
 		return control.SessionCreated{}, err
@@ -77,7 +81,7 @@ func (b *Broker) createSession(ctx context.Context, req control.SessionRequest) 
 	}
 	s.log.Info("session created", "isolation", string(req.Isolation))
 	return control.SessionCreated{
-		ID: s.id, Broker: b.servePlace(record), Boot: boot, Warnings: slices.Concat(p.warnings(), s.warnExpiring(time.Now()), record.Weaknesses()),
+		ID: s.id, Broker: b.servePlace(record), Boot: boot, Warnings: slices.Concat(p.warnings(), s.beginSources(), s.warnExpiring(time.Now()), record.Weaknesses()),
 	}, nil
 }
 
@@ -250,17 +254,30 @@ func (b *Broker) resume() {
 	if err != nil {
 		b.log.Error("records that can't be read", "err", err)
 	}
-	for _, record := range records {
+	plans := make([]*plan, len(records))
+	errs := make([]error, len(records))
+	var metas []control.Meta
+	for i, record := range records {
 		if !record.Live() {
 			continue
 		}
-		p, err := b.resumePlan(record)
+		if plans[i], errs[i] = b.resumePlan(record); errs[i] == nil {
+			metas = append(metas, plans[i].metas...)
+		}
+	}
+	b.prefetch(context.Background(), resumeWait, metas)
+	for i, record := range records {
+		if !record.Live() {
+			continue
+		}
 		var s *live
+		err := errs[i]
 		if err == nil {
-			s, err = b.start(record, p)
+			s, err = b.start(record, plans[i])
 		}
 		if err == nil {
 			s.event(eventTakenUp, "")
+			s.beginSources()
 		} else {
 			b.recordOwn(&audit.Record{Session: record.ID(), Agent: record.Agent(), Event: eventNotTakenUp})
 			b.log.Error("a session can't be resumed", "session", record.ID(), "agent", record.Agent(), "err", err)

@@ -34,6 +34,9 @@ const (
 	eventExpiredUse  = "session_secret_expired"      // what was open with it is cut
 	eventExpires     = "session_secret_expires"      // soon, as the session begins
 
+	eventFetched    = "session_secret_fetched"     // requests get that version from now on
+	eventNotFetched = "session_secret_not_fetched" // requests that would get it are refused, until it can be
+
 	eventMinted    = "token_minted"
 	eventNotMinted = "token_refused"
 

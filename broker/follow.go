@@ -67,6 +67,7 @@ func (s *live) take(ver store.Version) error {
 		return err
 	}
 	sec.Placeholder, sec.Shared = s.record.Placeholder(m.Name), s.record.Shared(m.Inject.Cloud())
+	defer s.useSources()
 	if err := refuseOverlapOf(sec, s.secrets().Exposed()); err != nil {
 		sec.Value.Wipe()
 		return err

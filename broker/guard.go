@@ -68,6 +68,9 @@ func (s *live) guard(a protocol.Authority, bound []credential.Secret) *guarded {
 		signers = signers && b.Meta.Signs() && !b.Meta.Reveals()
 		if b.Value.Len() > 0 && !b.Meta.Overlap { // else it was revoked before this broker could know it
 			key += fmt.Sprintf(" %s@%d", b.Meta.Name, b.Meta.Version)
+			if b.Generation != 0 {
+				key += fmt.Sprintf(".%d", b.Generation)
+			}
 		}
 	}
 	g.ranges = g.ranges || signers // what a signer's host was never given it can't repeat in pieces
@@ -107,7 +110,7 @@ func (s *live) guardExposed() *redact.Matcher {
 	}
 	key := s.agent + " exposed"
 	for _, e := range exposed {
-		key += fmt.Sprintf(" %s@%d", e.Meta.Name, e.Meta.Version)
+		key += fmt.Sprintf(" %s@%d.%d", e.Meta.Name, e.Meta.Version, e.Generation)
 	}
 	s.guards.keys = append(s.guards.keys, key)
 	return s.b.matchers.Get(key, func() []redact.Secret {

@@ -67,7 +67,7 @@ func (b *Broker) reseal(agent string, s control.SealedSecret) (control.SealedSec
 		return none, err
 	}
 	defer value.Wipe()
-	if err := value.Use(func(v []byte) error { return control.CheckValue(asFirst, v) }); err != nil {
+	if err := errors.Join(value.Use(func(v []byte) error { return control.CheckSealed(asFirst, v) }), b.checkSource(&asFirst)); err != nil {
 		return none, refuse(control.CodeInvalid, "", "%v", err)
 	}
 	last, changed, err := b.store.Last(s.Meta.Agent, s.Meta.Name)
@@ -85,7 +85,7 @@ func (b *Broker) reseal(agent string, s control.SealedSecret) (control.SealedSec
 	}
 	s.Meta.Version = last + 1
 	err = value.Use(func(v []byte) (err error) {
-		s.Meta.Weak = s.Meta.IsWeak(v, credential.Secret{Meta: s.Meta}.Preset().Prefix)
+		s.Meta.Weak = s.Meta.Source == "" && s.Meta.IsWeak(v, credential.Secret{Meta: s.Meta}.Preset().Prefix)
 		pk := b.store.Public()
 		s.KeyID = pk.ID()
 		s.Sealed, err = pk.Seal(v, control.AssociatedData(s.Meta, s.KeyID))

@@ -58,6 +58,7 @@ func (x *exchange) judge() error {
 // selectSecret selects the credential and what guards the answer.
 func (x *exchange) selectSecret() error {
 	scheme := x.req.Scheme
+	x.s.readyFor(x.authority)
 	var misplaced, err error
 	x.use, misplaced, err = x.s.secrets().Select(x.authority, scheme, x.req.Fields, x.req.Path)
 	if x.guarded = x.s.guarded(x.authority, scheme); x.guarded != nil {
@@ -120,7 +121,7 @@ func (x *exchange) record() *audit.Record {
 		r.Secret, r.Version = x.role.Name, x.role.Version
 	}
 	if x.use != nil && !x.bare {
-		r.Secret, r.Version = x.use.Name, x.use.Version
+		r.Secret, r.Version, r.Fetched = x.use.Name, x.use.Version, x.use.Fetched()
 	}
 	return r
 }

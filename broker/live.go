@@ -24,6 +24,7 @@ import (
 	"torno.internal/broker/internal/store"
 	"torno.internal/protocol"
 	"torno.internal/protocol/control"
+	"torno.internal/protocol/secret"
 	"torno.internal/protocol/transport"
 )
 
@@ -68,10 +69,12 @@ type live struct {
 	suspended atomic.Bool  // answers repeated secrets; a person must let the session go on
 	decoding  atomic.Int32 // coded answers that are being decoded
 
-	ctx    context.Context // ends when the session is no longer served; it is the session's lifetime
-	cancel context.CancelFunc
-	wg     sync.WaitGroup // streams
-	values sync.Mutex     // held while secrets are wiped, and while they are read outside of a stream
+	ctx      context.Context // ends when the session is no longer served; it is the session's lifetime
+	cancel   context.CancelFunc
+	wg       sync.WaitGroup    // streams
+	sourcing sync.Mutex        // guards sources
+	sources  map[string]func() // that are looked after for the session: what ends that
+	values   sync.Mutex        // held while secrets are wiped, and while they are read outside of a stream
 }
 
 // stats are a session's counters.
@@ -124,10 +127,13 @@ func (s *live) uses() []control.SecretUse {
 			continue
 		case set.Revoked(u.Name):
 			u.State = control.VersionRevoked
-		case !sec.Meta.Expires.IsZero() && !time.Now().Before(sec.Meta.Expires):
+		case sec.Expired(time.Now()):
 			u.State = control.VersionExpired
 		}
-		u.Version, u.Rotation, u.Expires = sec.Meta.Version, sec.Meta.Rotation, sec.Meta.Expires
+		u.Version, u.Rotation, u.Expires = sec.Meta.Version, sec.Meta.Rotation, sec.Expires()
+		if u.Source, u.Fetched = sec.Meta.Source, sec.Fetched; sec.Missing != nil {
+			u.Problem = sec.Missing.Error()
+		}
 	}
 	return uses
 }
@@ -196,6 +202,7 @@ func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 		s.expiry.add(&p.metas[i], s.expire)
 	}
 	s.catchUp()
+	s.useSources()
 	return s, nil
 }
 
@@ -214,6 +221,7 @@ func (s *live) run() {
 	s.expiry.end()
 	s.b.upstream.CloseSession(s.id)
 	s.wg.Wait()
+	s.releaseSources()
 	s.guards.release(&s.b.matchers)
 	s.values.Lock()
 	s.secrets().Wipe()
@@ -381,7 +389,7 @@ func (s *live) env() ([]string, error) {
 		if _, ok := s.secrets().Current(u.Name); u.Expose != control.ExposeEnv || !ok || s.secrets().Revoked(u.Name) {
 			continue
 		}
-		sec, err := s.b.open(control.Meta{Agent: s.agent, Name: u.Name, Version: u.Version})
+		sec, err := s.openExposed(u)
 		if err != nil {
 			return nil, err
 		}
@@ -390,4 +398,19 @@ func (s *live) env() ([]string, error) {
 		sec.Used(time.Now())
 	}
 	return append(env, s.signingEnv()...), nil
+}
+
+// openExposed returns a value that the workload is shown, which the caller wipes.
+func (s *live) openExposed(u control.SecretUse) (credential.Secret, error) {
+	sec, ok := s.secrets().Current(u.Name)
+	if !ok || sec.Meta.Source == "" {
+		return s.b.open(control.Meta{Agent: s.agent, Name: u.Name, Version: u.Version})
+	}
+	if sec.Missing != nil {
+		return credential.Secret{}, missingExposed(&sec)
+	}
+	s.values.Lock() // the session may end meanwhile
+	defer s.values.Unlock()
+	sec.Value = secret.New(sec.Value.AppendTo(nil))
+	return sec, nil
 }

@@ -23,9 +23,12 @@ func (x *exchange) mint(ctx context.Context) error {
 		return nil
 	}
 	sec := x.use.Secret()
-	x.source = &mint.Source{Meta: sec.Meta, Value: sec.Value, Replace: func(value []byte) error {
-		return x.s.b.store.Replace(sec.Meta.Agent, sec.Meta.Name, sec.Meta.Version, value)
-	}}
+	x.source = &mint.Source{Meta: sec.Meta, Value: sec.Value}
+	if sec.Meta.Source == "" { // else there is no way to write back what replaces it
+		x.source.Replace = func(value []byte) error {
+			return x.s.b.store.Replace(sec.Meta.Agent, sec.Meta.Name, sec.Meta.Version, value)
+		}
+	}
 	x.purpose = mint.Purpose(sec.Meta.Inject, x.req)
 	t, err := x.s.b.mints.Token(ctx, x.source, x.purpose)
 	if err != nil {

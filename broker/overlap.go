@@ -17,6 +17,9 @@ import (
 func (b *Broker) checkOverlap(sealed []control.SealedSecret) error {
 	for i := range sealed {
 		m := &sealed[i].Meta
+		if m.Source != "" { // its value is compared when a session fetches it
+			continue
+		}
 		value, err := b.store.UnsealNew(&sealed[i])
 		if err != nil {
 			return err
@@ -49,7 +52,7 @@ func (b *Broker) overlapsNone(m *control.Meta, value secret.Value, batch []contr
 		}
 	}
 	for name, o := range others {
-		if name == m.Name || (o.Expose == control.ExposeNone) == (m.Expose == control.ExposeNone) {
+		if name == m.Name || o.Source != "" || (o.Expose == control.ExposeNone) == (m.Expose == control.ExposeNone) {
 			continue
 		}
 		hidden := *m

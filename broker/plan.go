@@ -293,6 +293,9 @@ func (p *plan) set(open func(control.Meta) (credential.Secret, error)) (*credent
 
 // open opens one version of a secret. m is as the plan narrowed it; the value is bound to it as sealed.
 func (b *Broker) open(m control.Meta) (credential.Secret, error) {
+	if m.Source != "" {
+		return b.openSourced(m), nil
+	}
 	value, err := b.store.Unseal(m.Agent, m.Name, m.Version)
 	if err != nil {
 		return credential.Secret{}, fmt.Errorf("opening %s of agent %s, version %d: %w", m.Name, m.Agent, m.Version, err)

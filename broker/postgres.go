@@ -41,6 +41,7 @@ func (s *live) apart(scheme string, a protocol.Authority) []credential.Secret {
 
 // judgeTunnel refuses a tunnel that is there for a secret alone, where that is in use no more.
 func (x *exchange) judgeTunnel() error {
+	x.s.readyFor(x.authority)
 	roles, keys := x.s.roles(x.authority), x.s.apart(control.SchemeSSH, x.authority)
 	if x.decision.List == policy.ListAudience && len(roles)+len(keys) == 0 {
 		return protocol.Refuse(protocol.ReasonRevoked, nil)

@@ -78,6 +78,7 @@ func (x *exchange) watchSSH(conn io.Reader) (from io.Reader, done func()) {
 
 // sshKeys returns the keys that the session's agent may sign with now.
 func (s *live) sshKeys() []ssh.Key {
+	s.ready(func(m *control.Meta) bool { return m.Inject.Scheme == control.SchemeSSH })
 	var keys []ssh.Key
 	for _, sec := range s.secrets().Apart(control.SchemeSSH) {
 		k, err := sshKey(sec.Meta)

@@ -105,7 +105,7 @@ var reasonTable = [reasonCount]reasonRow{
 	ReasonBrokerUnavailable:   {"broker_unavailable", 503, "The broker does not answer; the operator should look at torno serve."},
 	ReasonUnsupported:         {"unsupported", 501, "torno does not carry this kind of request."},
 	ReasonNoPlace:             {"no_place", 403, "The host's secret goes into a fixed place of the path, and this path does not have it in plain form."},
-	ReasonCredential:          {"credential_unavailable", 502, "The broker could not get an access token for this host; its log says why."},
+	ReasonCredential:          {"credential_unavailable", 502, "The broker could not get the credential for this host, an access token or a secret that is kept elsewhere; its log says why."},
 	ReasonWrongRole:           {"wrong_role", 403, "The secret is for another user or database, or the password is not its placeholder; use what the session's variable says."},
 	ReasonUpstreamAuth:        {"upstream_auth", 502, "The server wants the password in a way that is not allowed, or does not know it; the broker's log says which."},
 	ReasonInternal:            {"internal", 500, "The broker failed; its log says why."},

@@ -7,8 +7,12 @@ import (
 	"time"
 )
 
-// aadFormat is the first byte of the encoding below; another field gets another format.
-const aadFormat = 2
+// The first byte of the encoding below; another field gets another format. What an earlier format can say is said in it,
+// so that each Meta has one encoding.
+const (
+	aadFormat  = 2
+	aadSourced = 3 // with a source behind what set it
+)
 
 // MaxAssociatedData bounds the encoding of a Meta that passes CheckMeta, in bytes.
 const MaxAssociatedData = 64 << 10
@@ -21,6 +25,9 @@ const maxString = 2 << 10
 // in nanoseconds since 1970. The layout is fixed: sealed values outlive this build.
 func AssociatedData(m Meta, keyID string) []byte {
 	b := []byte{aadFormat}
+	if m.Source != "" {
+		b[0] = aadSourced
+	}
 	str := func(s string) {
 		b = binary.AppendUvarint(b, uint64(len(s)))
 		b = append(b, s...)
@@ -49,6 +56,9 @@ func AssociatedData(m Meta, keyID string) []byte {
 	str(string(m.Rotation))
 	str(m.Preset)
 	str(m.By)
+	if m.Source != "" {
+		str(m.Source)
+	}
 	num(len(m.Replace))
 	for _, p := range m.Replace {
 		str(string(p))
@@ -90,7 +100,7 @@ var errAssociatedData = errors.New("not the description of a secret")
 // DecodeAssociatedData is the inverse of AssociatedData. It accepts nothing that AssociatedData would not
 // have written; what the description means is for CheckMeta to judge.
 func DecodeAssociatedData(b []byte) (m Meta, keyID string, err error) {
-	if len(b) == 0 || len(b) > MaxAssociatedData || b[0] != aadFormat {
+	if len(b) == 0 || len(b) > MaxAssociatedData || b[0] != aadFormat && b[0] != aadSourced {
 		return Meta{}, "", errAssociatedData
 	}
 	d := aadReader{b: b[1:], text: string(b[1:])}
@@ -116,6 +126,10 @@ func DecodeAssociatedData(b []byte) (m Meta, keyID string, err error) {
 		}
 	}
 	m.Expose, m.Rotation, m.Preset, m.By = Expose(d.str()), Rotation(d.str()), d.str(), d.str()
+	if b[0] == aadSourced {
+		m.Source = d.str()
+		d.bad = d.bad || m.Source == ""
+	}
 	if n := d.num(MaxReplace); n > 0 {
 		m.Replace = make([]Place, n)
 		for i := range m.Replace {

@@ -30,6 +30,28 @@ func TestAssociatedDataGolden(t *testing.T) {
 	}
 }
 
+// A secret that is kept elsewhere is sealed in a format of its own; all others are as they were.
+func TestAssociatedDataSourced(t *testing.T) {
+	m := Meta{Agent: "a", Name: "K", Version: 1, By: "me", Source: "vault:x#y", Created: time.Unix(1, 2).UTC()}
+	const want = "03" + "026964" + "0161" + "014b" + "01" + "00" + "00" + "00" + "00" + "00" + "00" + "00" + "026d65" + "097661756c743a782379" +
+		"00" + "000000003b9aca02" + "0000000000000000" + "00"
+	b := AssociatedData(m, "id")
+	if got := hex.EncodeToString(b); got != want {
+		t.Errorf("encoding\n%s, want\n%s", got, want)
+	}
+	got, id, err := DecodeAssociatedData(b)
+	if diff := cmp.Diff(m, got); diff != "" || id != "id" || err != nil {
+		t.Errorf("%v, %q, %s", err, id, diff)
+	}
+	m.Source = ""
+	b = AssociatedData(m, "id")
+	b[0] = aadSourced // an empty source has another encoding
+	b = append(b[:len(b)-18:len(b)-18], append([]byte{0}, b[len(b)-18:]...)...)
+	if _, _, err := DecodeAssociatedData(b); err == nil {
+		t.Error("a second encoding is read")
+	}
+}
+
 // A change of any member, or of where one ends, changes the encoding.
 func TestAssociatedDataDistinct(t *testing.T) {
 	seen := map[string]int{}
@@ -58,6 +80,9 @@ func TestAssociatedDataDistinct(t *testing.T) {
 		func(m *Meta) { m.Replace = nil },
 		func(m *Meta) { m.Replace = []Place{PlaceJSON} },
 		func(m *Meta) { m.Overlap = true },
+		func(m *Meta) { m.Source = "vault:x" },
+		func(m *Meta) { m.Source = "vault:y" },
+		func(m *Meta) { m.By, m.Source = "", "me" },
 	}
 	for i, change := range changes {
 		m := sealedMeta()
@@ -77,6 +102,9 @@ func FuzzDecodeAssociatedData(f *testing.F) {
 	f.Add(AssociatedData(sealedMeta(), "id"))
 	f.Add(AssociatedData(Meta{}, ""))
 	f.Add([]byte{aadFormat})
+	sourced := sealedMeta()
+	sourced.Source = "vault:secret/data/app#key"
+	f.Add(AssociatedData(sourced, "id"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, id, err := DecodeAssociatedData(b)
 		if err != nil {

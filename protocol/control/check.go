@@ -47,7 +47,7 @@ func CheckMeta(m Meta) error {
 	case m.Expires.After(maxExpiry):
 		return fmt.Errorf("it would expire in the year %d; leave the date out for never", m.Expires.Year())
 	}
-	if err := CheckBy(m.By); err != nil {
+	if err := errors.Join(CheckBy(m.By), checkSource(&m)); err != nil {
 		return err
 	}
 	switch m.Expose {
@@ -158,6 +158,17 @@ func CheckValue(m Meta, value []byte) error {
 		return err
 	}
 	return schemes[m.Inject.Scheme].value(m.Inject, value)
+}
+
+// CheckSealed reports what makes value unusable as what is sealed for m: of a secret that is kept elsewhere that is where.
+func CheckSealed(m Meta, value []byte) error {
+	if m.Source == "" {
+		return CheckValue(m, value)
+	}
+	if string(value) != m.Source {
+		return errors.New("what is sealed is not where the secret is kept")
+	}
+	return nil
 }
 
 // CheckAnyValue is the part of CheckValue that holds for every secret.

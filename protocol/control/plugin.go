@@ -2,6 +2,7 @@ package control
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -68,6 +69,21 @@ func ParseSource(source string) (plugin, ref string, err error) {
 		return "", "", fmt.Errorf("%q: a reference is visible ASCII", source)
 	}
 	return plugin, ref, nil
+}
+
+// checkSource accepts a secret that is kept here, or one whose place elsewhere can be named.
+func checkSource(m *Meta) error {
+	switch _, _, err := ParseSource(m.Source); {
+	case m.Source == "":
+		return nil
+	case err != nil:
+		return err
+	case m.Inject.Scheme == SchemeRefresh:
+		return errors.New("a refresh token is replaced by what it is traded for, which can't be written back to where it is kept")
+	case m.Weak:
+		return errors.New("whether a secret that is kept elsewhere is weak shows when it is fetched")
+	}
+	return nil
 }
 
 // States of a plugin.

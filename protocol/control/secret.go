@@ -84,6 +84,7 @@ type Meta struct {
 	Expires  time.Time `json:"expires,omitzero"`  // refused from then on; zero: never
 	Replace  []Place   `json:"replace,omitempty"` // where its placeholder is replaced by the value, other than in what Inject sets
 	By       string    `json:"by,omitempty"`      // what set it, in its own words
+	Source   string    `json:"source,omitempty"`  // PLUGIN:REF, where the value is fetched, or what signs: what is sealed is this text. Empty: the value itself is
 	Weak     bool      `json:"weak,omitempty"`    // too short for the guarantee (design: fewer than 16 random bytes)
 	Overlap  bool      `json:"overlap,omitempty"` // it may share bytes with what the workload can see, and is not masked where it does
 }

@@ -121,4 +121,8 @@ type SecretUse struct {
 	Rotation Rotation     `json:"rotation,omitempty"`
 	Expires  time.Time    `json:"expires,omitzero"`
 	State    VersionState `json:"state,omitempty"` // of a live session: VersionRevoked or VersionExpired, else empty
+
+	Source  string `json:"source,omitempty"`  // of a live session: where it is kept, if that is elsewhere
+	Fetched string `json:"fetched,omitempty"` // the version that was fetched there, as the source calls it
+	Problem string `json:"problem,omitempty"` // why there is none: requests that need it are refused
 }

@@ -51,9 +51,7 @@ func buildRoot(p *plan) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("%w: separating the mounts: %w", errNoNamespaces, err)
 	}
-	if err := unix.Sethostname([]byte("plugin")); err != nil {
-		return fmt.Errorf("%w: naming the host: %w", errNoNamespaces, err)
-	}
+	_ = unix.Sethostname([]byte("plugin")) // else it keeps the host's, which systemd may want
 	bindings, err := openTrees(p.trees())
 	if err != nil {
 		return err

@@ -44,8 +44,7 @@ func (s *Set) usable(fits func(*control.Meta) bool) []Secret {
 	var all []Secret
 	for _, sec := range s.secrets {
 		m := &sec.Meta
-		expired := !m.Expires.IsZero() && !time.Now().Before(m.Expires)
-		if fits(m) && m.Expose == control.ExposeNone && !expired && !s.revoked[version{m.Name, m.Version}] {
+		if fits(m) && m.Expose == control.ExposeNone && sec.Missing == nil && !sec.Expired(time.Now()) && !s.revoked[version{m.Name, m.Version}] {
 			all = append(all, sec)
 		}
 	}

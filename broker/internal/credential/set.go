@@ -20,6 +20,12 @@ type Secret struct {
 	Shared      string       // what it may hold instead of any secret of the same cloud; empty: nothing
 	Revoked     bool         // requests that would get it are refused
 
+	// Of one that is kept elsewhere (Meta.Source).
+	Missing    error     // why it could not be fetched: requests that would get it are refused; nil: it is there
+	Fetched    string    // which version it is, in the source's words
+	Generation uint64    // another for each value that was ever fetched; 0: it is kept here
+	Ends       time.Time // when the source says that it is worth nothing any more; zero: never
+
 	Used func(now time.Time) // called for each request that it is used for; nil: nobody counts
 }
 
@@ -33,6 +39,7 @@ type Set struct {
 	secrets  []Secret
 	former   []Secret         // versions that others have taken the place of
 	revoked  map[version]bool // of secrets and former ones
+	sourced  bool             // some of secrets are kept elsewhere
 }
 
 // A version names one version of a secret of the session's agent.
@@ -67,6 +74,7 @@ func NewSet(secrets []Secret) (*Set, error) {
 		revoked:  map[version]bool{},
 	}
 	for _, sec := range secrets {
+		s.sourced = s.sourced || sec.Meta.Source != ""
 		if sec.Revoked {
 			s.revoked[version{sec.Meta.Name, sec.Meta.Version}] = true
 		}

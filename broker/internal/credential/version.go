@@ -38,10 +38,13 @@ func (s *Set) Follow(sec Secret) (*Set, error) {
 			n++
 		}
 	}
-	if n+1 >= MaxVersions {
+	if n+1 >= MaxVersions && secrets[i].Missing == nil {
 		return nil, fmt.Errorf("secret %s has had %d versions in this session", sec.Meta.Name, n+1)
 	}
-	former := append(slices.Clone(s.former), secrets[i])
+	former := s.former
+	if secrets[i].Missing == nil { // else there was no value
+		former = append(slices.Clone(s.former), secrets[i])
+	}
 	secrets[i] = sec
 	t, err := NewSet(secrets)
 	if err != nil {
@@ -80,14 +83,16 @@ func (s *Set) Revoked(name string) bool {
 // Usable returns a *protocol.RefusedError if u, which Select chose for a, may be used there no more: with ReasonRevoked if
 // its version is revoked, or a later one is bound to other hosts, with ReasonExpired if it has expired meanwhile.
 func (s *Set) Usable(u *Use, a protocol.Authority) error {
-	m := &u.secret.Meta
+	now := time.Now()
 	switch {
 	case s.revoked[version{u.Name, u.Version}]:
 		return refuse(protocol.ReasonRevoked, "secret %s version %d", u.Name, u.Version)
 	case !slices.ContainsFunc(s.byOrigin[a], func(now *Use) bool { return now.Name == u.Name }):
 		return refuse(protocol.ReasonRevoked, "secret %s is not bound to %s any more", u.Name, a)
-	case !m.Expires.IsZero() && !time.Now().Before(m.Expires):
-		return refuse(protocol.ReasonExpired, "secret %s version %d expired at %s", u.Name, u.Version, m.Expires.Format(time.RFC3339))
+	case u.secret.Missing != nil:
+		return refuse(protocol.ReasonCredential, "secret %s version %d: %w", u.Name, u.Version, u.secret.Missing)
+	case u.secret.Expired(now):
+		return refuse(protocol.ReasonExpired, "secret %s version %d expired at %s", u.Name, u.Version, u.secret.Expires().Format(time.RFC3339))
 	}
 	return nil
 }

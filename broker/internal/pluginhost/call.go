@@ -47,7 +47,11 @@ func (h *Host) Watch(ctx context.Context, name, ref string, changed func()) (wat
 		s.watching--
 		s.mu.Unlock()
 	}()
-	return true, in.explain(s, in.Watch(ctx, ref, changed))
+	err = in.Watch(ctx, ref, changed)
+	if ctx.Err() != nil {
+		return true, ctx.Err()
+	}
+	return true, in.explain(s, err)
 }
 
 // call makes one call of a plugin, within its limits.

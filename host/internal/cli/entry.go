@@ -22,11 +22,12 @@ const (
 	sourceInput
 	sourceFile
 	sourceEnvFile
-	sourceDesk // torno tui
+	sourceDesk   // torno tui
+	sourcePlugin // nowhere here: a plugin has it
 )
 
 func (s source) String() string {
-	return [...]string{"argument", "prompt", "standard input", "file", "env file", "desk"}[s]
+	return [...]string{"argument", "prompt", "standard input", "file", "env file", "desk", "plugin"}[s]
 }
 
 // An entry is one secret that is being set.
@@ -54,6 +55,9 @@ func collect(cmd *cobra.Command, agent string, args []string, s *setting, descri
 		}
 	}()
 	if entries, err = s.entries(cmd, args); err != nil {
+		return entries, err
+	}
+	if err := s.elsewhere(entries); err != nil {
 		return entries, err
 	}
 	if err := describeAll(cmd, agent, entries, s, describe); err != nil {
@@ -121,6 +125,8 @@ func (e *entry) shown(s *setting) string {
 		return e.key + "=@" + e.file
 	case sourcePrompt:
 		return e.key
+	case sourcePlugin:
+		return e.key + " --source " + s.source
 	}
 	return e.key + "=…"
 }
@@ -156,8 +162,8 @@ func (e *entry) read(cmd *cobra.Command) error {
 		return fmt.Errorf("%s: %w", e.key, err)
 	}
 	return e.value.Use(func(v []byte) error {
-		e.meta.Weak = e.meta.IsWeak(v, e.prefixes)
-		if err := control.CheckValue(e.meta, v); err != nil {
+		e.meta.Weak = e.meta.Source == "" && e.meta.IsWeak(v, e.prefixes)
+		if err := control.CheckSealed(e.meta, v); err != nil {
 			return fmt.Errorf("%s: %w", e.key, err)
 		}
 		return nil

@@ -92,7 +92,7 @@ func printSecrets(cmd *cobra.Command, infos []control.SecretInfo) error {
 			fmt.Fprintln(cmd.ErrOrStderr(), "torno:", config.EscapeControl(i.Broken))
 			continue
 		}
-		rows = append(rows, []string{i.Agent, i.Name, strconv.Itoa(i.Version), kindOf(i.Meta) + stateOf(&i, time.Now()), audienceOf(i.Meta), age(i.Created)})
+		rows = append(rows, []string{i.Agent, i.Name, strconv.Itoa(i.Version), kindOf(i.Meta) + fromWhere(i.Meta) + stateOf(&i, time.Now()), audienceOf(i.Meta), age(i.Created)})
 	}
 	return printTable(cmd.OutOrStdout(), []string{"AGENT", "NAME", "VERSION", "KIND", "GOES TO", "AGE"}, rows)
 }

@@ -17,7 +17,7 @@ import (
 // takeAddress takes a database's address apart where that is the value: host, user and database say where the password
 // goes, and the password alone is the secret.
 func (e *entry) takeAddress(cmd *cobra.Command) error {
-	if e.meta.Inject.Scheme != control.SchemePostgres {
+	if e.meta.Inject.Scheme != control.SchemePostgres || e.source == sourcePlugin {
 		return nil
 	}
 	if err := e.fetch(cmd); err != nil {

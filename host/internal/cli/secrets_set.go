@@ -29,6 +29,7 @@ type setting struct {
 	ifVersion      int // -1: whatever it is at
 	replace        []string
 	overlap        bool
+	source         string // PLUGIN:REF, where it is kept; empty: here
 	envFile        string // a .env file that the values are in; "-": standard input
 }
 
@@ -86,6 +87,11 @@ With --expires requests are refused from then on, and what is open is cut; torno
 secrets list and torno run warn from two weeks before. --if-version N sets it
 only if it is at version N now, so that nobody's change is lost.
 
+With --source the value is kept elsewhere, such as in Vault: what is sealed is
+where. It is fetched when a session begins, and again as it changes there, by a
+plugin that broker.toml declares (docs/plugins.md). Running sessions follow it,
+unless --rotation says pin.
+
 A secret marked with --expose env is not proxied but becomes an environment
 variable inside the VM, visible to the agent's code.
 
@@ -97,6 +103,7 @@ editing a file, and nobody reads it back, not even who set it.`,
   torno secrets set my-agent AWS_PROD=@keys --as sigv4:service=s3,region=eu-central-1 --host my-bucket.s3.eu-central-1.amazonaws.com
   torno secrets set my-agent CUSTOM_API_SECRET=- --host api.example.org --header "X-Custom-Auth: {CUSTOM_API_SECRET}"
   torno secrets set my-agent WIKI_PASSWORD --host wiki.example.org --as basic:user=me@example.org
+  torno secrets set my-agent ACME_TOKEN --source vault:secret/data/acme#token --host api.acme.example
   torno secrets set my-agent --from-env-file .env
   torno secrets set my-agent --from-env-file .env ANTHROPIC_API_KEY OPENAI_API_KEY`,
 		Args:              s.args,
@@ -127,9 +134,11 @@ func (s *setting) flags(cmd *cobra.Command) {
 	f.StringSliceVar(&s.replace, "placeholder-in", nil, "replace its placeholder in content: form, json")
 	f.BoolVar(&s.overlap, "allow-exposed-overlap", false, "it may share bytes with what is visible inside the VM, and is not masked")
 	f.IntVar(&s.ifVersion, "if-version", -1, "set it only if it is at version `N` now; 0: if it was never set")
+	f.StringVar(&s.source, "source", "", "it is kept elsewhere: `PLUGIN:REF` has it (torno plugin list)")
 	f.StringVar(&s.envFile, "from-env-file", "", "`file` with the values, one KEY=VALUE a line; - is standard input")
 	_ = cmd.RegisterFlagCompletionFunc("rotation", cobra.FixedCompletions([]string{"pin", "follow"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("expose", cobra.FixedCompletions([]string{"env"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("source", completeSources)
 	_ = cmd.RegisterFlagCompletionFunc("as", completeSchemes) // fails for an unknown flag
 }
 
@@ -207,7 +216,7 @@ func (e *entry) describe(cmd *cobra.Command, c *client, agent string, s *setting
 
 // begin fills in what the secret is by its preset, of which there is at most one.
 func (e *entry) begin(agent string, s *setting, presets []control.Preset) {
-	e.meta = control.Meta{Agent: agent, Name: e.key, Rotation: control.Rotation(s.rotation), By: setter(e.source)}
+	e.meta = control.Meta{Agent: agent, Name: e.key, Rotation: control.Rotation(s.rotation), By: setter(e.source), Source: s.source}
 	if len(presets) > 0 {
 		p := presets[0]
 		e.prefixes = p.Prefix
@@ -236,6 +245,7 @@ func (e *entry) complete(cmd *cobra.Command, s *setting) error {
 	if err := e.pinHosts(s.knownHosts); err != nil {
 		return err
 	}
+	e.follow()
 	e.setReplace(s.replace)
 	e.meta.Overlap = s.overlap
 	e.meta.Version, e.meta.Created, e.ifVersion = 1, time.Now(), s.ifVersion
@@ -386,10 +396,10 @@ func announce(cmd *cobra.Command, entries []*entry, said bool) {
 			if m.Preset != "" {
 				why = "preset; --host makes it a proxied secret"
 			}
-			fmt.Fprintf(out, "%s: visible inside the VM (%s)\n", e.key, why)
+			fmt.Fprintf(out, "%s: visible inside the VM (%s)%s\n", e.key, why, fromWhere(m))
 			continue
 		}
-		fmt.Fprintf(out, "%s: set, version %d, goes to %s as %s\n", e.key, m.Version, audienceOf(m), kindOf(m))
+		fmt.Fprintf(out, "%s: set, version %d, goes to %s as %s%s\n", e.key, m.Version, audienceOf(m), kindOf(m), fromWhere(m))
 		if !m.Expires.IsZero() {
 			fmt.Fprintf(out, "%s: expires %s\n", e.key, moment(m.Expires))
 		}

@@ -107,7 +107,7 @@ func (noKey) Verify([]byte, *ssh.Signature) error { return errors.New("no key") 
 
 // unlock takes the passphrase off a private key, asking for it: what is sealed is opened by the broker alone.
 func (e *entry) unlock(cmd *cobra.Command) error {
-	if e.meta.Inject.Scheme != control.SchemeSSH {
+	if e.meta.Inject.Scheme != control.SchemeSSH || e.source == sourcePlugin {
 		return nil
 	}
 	locked := false

@@ -90,6 +90,12 @@ func printSession(cmd *cobra.Command, i *control.SessionInfo) error {
 		if s.Expose != control.ExposeNone {
 			text += ", visible inside the VM"
 		}
+		if s.Source != "" {
+			text += ", from " + s.Source
+		}
+		if s.Fetched != "" {
+			text += " at " + s.Fetched
+		}
 		if s.Placeholder {
 			text += ", placeholder"
 		}
@@ -98,6 +104,9 @@ func printSession(cmd *cobra.Command, i *control.SessionInfo) error {
 		}
 		if s.State != "" {
 			text += ", " + string(s.State)
+		}
+		if s.Problem != "" {
+			text += ", not there: " + s.Problem
 		}
 		secrets = append(secrets, text)
 	}

@@ -11,7 +11,7 @@ import (
 
 // TestDocs reads every block of TOML in the pages for operators.
 func TestDocs(t *testing.T) {
-	for _, page := range []string{"../../../docs/audit.md", "../../../docs/corporate.md", "../../../docs/metrics.md"} {
+	for _, page := range []string{"../../../docs/audit.md", "../../../docs/corporate.md", "../../../docs/metrics.md", "../../../docs/plugins.md"} {
 		b, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
