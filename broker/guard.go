@@ -16,6 +16,7 @@ import (
 type guarded struct {
 	matcher *redact.Matcher
 	ranges  bool // Range passes: a preset says that answers are large files
+	kept    bool // nothing that is searched for was ever given to the host
 	minted  minted
 }
 
@@ -60,12 +61,13 @@ const maxUnguarded = 4096
 
 // guard makes the guard of a. Sessions of one agent with the same versions share matchers.
 func (s *live) guard(a protocol.Authority, bound []credential.Secret) *guarded {
-	g, signers := &guarded{}, true
+	g, signers := &guarded{kept: true}, true
 	key := s.agent + " " + a.String()
 	for _, b := range bound {
 		g.ranges = g.ranges || b.Preset().Ranges
 		g.minted.add(b.Meta)
 		signers = signers && b.Meta.Signs() && !b.Meta.Reveals()
+		g.kept = g.kept && b.Kept()
 		if b.Value.Len() > 0 && !b.Meta.Overlap { // else it was revoked before this broker could know it
 			key += fmt.Sprintf(" %s@%d", b.Meta.Name, b.Meta.Version)
 			if b.Generation != 0 {

@@ -95,6 +95,8 @@ func (x *exchange) checkHead(resp *protocol.Response) (err error) {
 		return protocol.Refuse(protocol.ReasonCodedContent, err)
 	case coding == "":
 		return nil
+	case resp.Status == 206 && x.guarded.kept: // a part can't be decoded; nothing of ours can be in it, and it is searched as it is
+		return nil
 	case resp.Status == 206:
 		return protocol.Refuse(protocol.ReasonCodedContent, fmt.Errorf("part of content coded %q", coding))
 	}

@@ -125,7 +125,7 @@ const presignTOML = "\n[agents.my-agent]\npresign = true\n"
 // unsigned and many parts, ranges, names that must be encoded, queries, presigned requests.
 func TestClientS3Boto(t *testing.T) {
 	h := newSigningHouse(t, presignTOML)
-	h.write("s3.py", `import boto3, hashlib, io, os, urllib.request
+	h.write("s3.py", `import boto3, gzip, hashlib, io, os, urllib.request
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 assert "tornoInert" in os.environ["AWS_ACCESS_KEY_ID"]
@@ -141,6 +141,11 @@ for signed in (False, True):
     s3.download_fileobj("things", "big", out, Config=TransferConfig(multipart_threshold=5 << 20, multipart_chunksize=5 << 20))
     assert out.getvalue() == data
     assert s3.get_object(Bucket="things", Key="big", Range="bytes=5-9")["Body"].read() == data[5:10]
+    coded = gzip.compress(os.urandom(100000))
+    s3.put_object(Bucket="things", Key="coded", Body=coded, ContentEncoding="gzip")
+    part = s3.get_object(Bucket="things", Key="coded", Range="bytes=50000-50099")
+    assert part["Body"].read() == coded[50000:50100] and part["ContentEncoding"] == "gzip", part
+    assert s3.get_object(Bucket="things", Key="coded")["Body"].read() == gzip.decompress(coded)
     print(len(s3.list_objects_v2(Bucket="things", Prefix="a b/", Delimiter="/", MaxKeys=7)["Contents"]))
 url = boto3.client("s3", config=Config(signature_version="s3v4", s3={"addressing_style": "path"})).generate_presigned_url(
     "get_object", Params={"Bucket": "things", "Key": "plain", "ResponseContentType": "text/x"}, ExpiresIn=3600)

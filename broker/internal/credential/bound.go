@@ -51,6 +51,23 @@ func (s *Set) usable(fits func(*control.Meta) bool) []Secret {
 	return all
 }
 
+// Kept reports whether no host is ever given anything of what Searched returns: what it answers can't repeat it. Of keys that are
+// temporary hosts get the session token.
+func (s Secret) Kept() bool {
+	if !s.Meta.Signs() || s.Meta.Reveals() || s.Meta.Inject.Mints() || s.Value.Len() == 0 {
+		return false
+	}
+	kept := true
+	if s.Meta.Inject.Scheme == control.SchemeSigV4 {
+		_ = s.Value.Use(func(value []byte) error {
+			k, err := control.ParseAWSKeys(value)
+			kept = err == nil && len(k.Token) == 0
+			return nil
+		})
+	}
+	return kept
+}
+
 // Preset returns the preset that the secret was set by; the zero Preset if none was. It is not to be changed.
 func (s Secret) Preset() control.Preset { return presetsByName()[s.Meta.Preset] }
 
