@@ -263,7 +263,20 @@ func TestAttack31Gateway(t *testing.T) {
 		"chunk":             {chunks, func(s *signed) { s.content = bytes.Replace(s.content, []byte("of one"), []byte("of two"), 1) }, 403},
 		"chunk's signature": {chunks, func(s *signed) { flipIn(s.content, "chunk-signature=") }, 403},
 		"presigned path":    {presign, func(s *signed) { s.target = strings.Replace(s.target, "/a", "/b", 1) }, 403},
-		"presigned time":    {presign, func(s *signed) { s.target = strings.Replace(s.target, "X-Amz-Expires=", "X-Amz-Expires=1", 1) }, 403},
+		"presigned method":  {presign, func(s *signed) { s.method = "DELETE" }, 403},
+		"presigned host":    {presign, func(s *signed) { s.host = "127.0.0.2" + s.host[strings.IndexByte(s.host, ':'):] }, 403},
+		"presigned query":   {presign, func(s *signed) { s.target += "&acl=" }, 403},
+		"presigned region":  {presign, func(s *signed) { s.target = strings.Replace(s.target, "eu-central-1", "us-east-1", 1) }, 400},
+		"presigned date": {presign, func(s *signed) {
+			s.target = strings.Replace(s.target, now.Format(awsTime), now.Add(-time.Second).Format(awsTime), 1)
+		}, 403},
+		"presigned signature": {presign, func(s *signed) {
+			b := []byte(s.target)
+			flipIn(b, "X-Amz-Signature=")
+			s.target = string(b)
+		}, 403},
+		"presigned key":  {presign, func(s *signed) { s.target = strings.Replace(s.target, testID, "AKIATESTSIGNER000002", 1) }, 404},
+		"presigned time": {presign, func(s *signed) { s.target = strings.Replace(s.target, "X-Amz-Expires=", "X-Amz-Expires=1", 1) }, 403},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := base
