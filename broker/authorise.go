@@ -54,6 +54,9 @@ func (x *exchange) credentials() ([]credential.Field, error) {
 	if !x.use.Mints() {
 		return x.use.Fields(x.req)
 	}
+	if x.unasked && x.ofSource() {
+		return nil, nil
+	}
 	if !x.minted() {
 		return nil, protocol.Refuse(protocol.ReasonCredential, errChanged)
 	}
@@ -69,8 +72,11 @@ func (x *exchange) credentials() ([]credential.Field, error) {
 }
 
 // minted reports whether the token that the exchange has is of the secret that it goes out with.
-func (x *exchange) minted() bool {
-	return x.token != nil && x.source.Meta.Name == x.use.Name && x.source.Meta.Version == x.use.Version
+func (x *exchange) minted() bool { return x.token != nil && x.ofSource() }
+
+// ofSource reports whether the secret that the exchange asked a token with is the one that it goes out with.
+func (x *exchange) ofSource() bool {
+	return x.source != nil && x.source.Meta.Name == x.use.Name && x.source.Meta.Version == x.use.Version
 }
 
 // refusal returns err, as our own fault where it says no reason.

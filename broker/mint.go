@@ -29,12 +29,12 @@ func (x *exchange) mint(ctx context.Context) error {
 			return x.s.b.store.Replace(sec.Meta.Agent, sec.Meta.Name, sec.Meta.Version, value)
 		}
 	}
-	x.purpose = mint.Purpose(sec.Meta.Inject, x.req)
+	x.purpose = mint.Purpose(sec.Meta.Inject, x.authority, x.req)
 	t, err := x.s.b.mints.Token(ctx, x.source, x.purpose)
 	if err != nil {
 		return err
 	}
-	x.token = t
+	x.token, x.unasked = t, t == nil
 	x.sent, x.target = x.req.Fields.Clone(), x.req.Path
 	x.guarded = x.s.guarded(x.authority, x.req.Scheme)
 	return nil

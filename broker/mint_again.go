@@ -8,6 +8,7 @@ import (
 	"torno.internal/broker/internal/mint"
 	"torno.internal/broker/internal/upstream"
 	"torno.internal/protocol"
+	"torno.internal/protocol/control"
 )
 
 // minting is what an exchange has to do with an access token.
@@ -15,6 +16,7 @@ type minting struct {
 	source  *mint.Source // nil: its secret mints none
 	purpose string
 	token   *mint.Token
+	unasked bool            // there is none yet: a challenge has to say how one is got
 	sent    protocol.Fields // the request's, before what the workload sent as a credential was removed
 	target  string
 	retried bool
@@ -28,24 +30,29 @@ type minting struct {
 var errTokenRefused = errors.New("the host does not take the token")
 
 // retries reports whether the request is sent once more, with another token: the host refused this one before
-// its time, nothing can have come of the request, and no person allowed it just once. Keys that sign are not refused in
-// this way: their time is known. A request that was refused for want of a nonce is sent again with one, its content too
-// where all of that is still there: by RFC 9449 §9 the host has not looked at it.
-func (x *exchange) retries(resp *protocol.Response, b body) bool {
-	if resp.Status != 401 || x.token == nil || x.signing.plan != nil || x.retried || x.asks || !b.whole || x.trailed {
-		return false
+// its time, or says how one is got, nothing can have come of the request, and no person allowed it just once. Keys that sign are
+// not refused in this way: their time is known. A request that was refused for want of a nonce is sent again with one, its content
+// too where all of that is still there: by RFC 9449 §9 the host has not looked at it. err says that the host wants what the
+// secret is not for.
+func (x *exchange) retries(resp *protocol.Response, b body) (again bool, err error) {
+	if resp.Status != 401 || x.source == nil || x.signing.plan != nil {
+		return false, nil
 	}
+	replayable := !x.retried && !x.asks && b.whole && !x.trailed
 	if x.wantsNonce {
-		return true
-	}
-	if b.length > 0 {
-		return false
+		return replayable, nil
 	}
 	switch x.req.Method {
 	case "GET", "HEAD", "OPTIONS":
-		return x.s.b.mints.Refused(x.source, x.purpose, x.token)
+		replayable = replayable && b.length <= 0
+	default:
+		replayable = false
 	}
-	return false
+	if !replayable && x.source.Meta.Inject.Scheme != control.SchemeRegistry { // whose challenge is of use to the next request
+		return false, nil
+	}
+	another, err := x.s.b.mints.Challenged(x.source, x.purpose, x.token, resp.Fields)
+	return another && replayable, err
 }
 
 // again sends the request once more, with its content b: it is decided on anew, and has a record of its own.

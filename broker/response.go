@@ -19,7 +19,11 @@ func (x *exchange) download(up *upstream.Exchange, b body) (clean bool, err erro
 	if err := x.readHead(up, b, &x.st.resp); err != nil {
 		return false, x.fail(err)
 	}
-	if x.retries(&x.st.resp, b) {
+	again, err := x.retries(&x.st.resp, b)
+	if err != nil {
+		return false, x.fail(err)
+	}
+	if again {
 		return false, errTokenRefused
 	}
 	return x.deliver(up, &x.st.resp)

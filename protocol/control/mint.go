@@ -51,7 +51,7 @@ func (in Injector) TokenEndpoint() (a protocol.Authority, path string, ok bool) 
 	if !in.Mints() {
 		return a, "", false
 	}
-	a, path, err := parseTokenURL(schemes[in.Scheme].mints(in))
+	a, path, err := ParseTokenURL(schemes[in.Scheme].mints(in))
 	return a, path, err == nil
 }
 
@@ -83,8 +83,8 @@ func (in Injector) ParamOr(name, otherwise string) string {
 	return otherwise
 }
 
-// parseTokenURL reads an https URL that is an origin and a path, in the one spelling that is sent.
-func parseTokenURL(s string) (a protocol.Authority, path string, err error) {
+// ParseTokenURL reads an https URL that is an origin and a path, in the one spelling that is sent.
+func ParseTokenURL(s string) (a protocol.Authority, path string, err error) {
 	rest, ok := strings.CutPrefix(s, "https://")
 	if !ok {
 		return a, "", fmt.Errorf("%q is not an https URL", s)
@@ -103,7 +103,7 @@ func parseTokenURL(s string) (a protocol.Authority, path string, err error) {
 }
 
 func checkTokenURL(_, s string) error {
-	_, _, err := parseTokenURL(s)
+	_, _, err := ParseTokenURL(s)
 	return err
 }
 

@@ -153,7 +153,7 @@ var schemes = map[string]scheme{
 		value:  checkSent, mints: azureTokens, cloud: CloudAzure,
 	},
 	SchemeRegistry: {
-		params: []param{{"realm", true, checkTokenURL}, {"service", true, checkWord}, {"user", false, checkUser}},
+		params: []param{{"realm", true, checkTokenURL}, {"service", false, checkWord}, {"user", false, checkUser}},
 		value:  checkSent, mints: func(in Injector) string { return in.Param("realm") },
 	},
 	SchemeSSH: {

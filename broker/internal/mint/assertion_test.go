@@ -132,8 +132,13 @@ func TestPurpose(t *testing.T) {
 		{"GET", "/v2/a%20b/manifests/x", ""}, {"GET", "/v2/a:push,pull/manifests/x", ""}, {"GET", "/v2/A/manifests/x", ""},
 		{"POST", "/v2/a/blobs/uploads/?from=x:pull,push", "repository:a:pull,push"},
 	} {
-		if got := Purpose(in, &protocol.Request{Method: tt.method, Path: tt.path}); got != tt.want {
+		a, req := protocol.Authority{Host: "registry.example.org", Port: 443}, &protocol.Request{Method: tt.method, Path: tt.path}
+		if got := Purpose(in, a, req); got != "@registry.example.org:443 "+tt.want {
 			t.Errorf("%s %s: %q, want %q", tt.method, tt.path, got, tt.want)
+		}
+		sealed := control.Injector{Scheme: control.SchemeRegistry, Params: []control.Param{{Name: "service", Value: "s"}}}
+		if got := Purpose(sealed, a, req); got != tt.want {
+			t.Errorf("%s %s of a sealed service: %q, want %q", tt.method, tt.path, got, tt.want)
 		}
 	}
 }

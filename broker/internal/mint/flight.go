@@ -19,11 +19,7 @@ type flight struct {
 
 // start begins a flight for e; the Minter's mu is held. The value is copied: who asks may be gone, and the
 // value wiped, before the flight ends.
-func (m *Minter) start(fam family, all *tokens, e *entry, src *Source, purpose string) error {
-	g, err := newGrant(&src.Meta)
-	if err != nil {
-		return err
-	}
+func (m *Minter) start(fam family, all *tokens, e *entry, c *call, src *Source) (err error) {
 	own := *src
 	if n := len(all.refreshed); n > 0 {
 		own.Value = all.refreshed[n-1].Value
@@ -35,7 +31,7 @@ func (m *Minter) start(fam family, all *tokens, e *entry, src *Source, purpose s
 			return err
 		}
 	}
-	c := &call{grant: g, src: &own, purpose: purpose, bound: all.bound}
+	c.src, c.bound = &own, all.bound
 	f := &flight{done: make(chan struct{})}
 	e.flight = f
 	m.wg.Go(func() {
@@ -95,6 +91,9 @@ func (m *Minter) fetch(c *call) (token, replacement *Token, err error) {
 	}
 	token = got.token(now)
 	token.bound = c.bound
+	if r, ok := c.grant.(registry); ok {
+		token.asked = r.asked
+	}
 	return token, replacement, err
 }
 

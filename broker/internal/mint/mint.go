@@ -56,6 +56,7 @@ type Token struct {
 
 	parts               []Part
 	bound               *binding // nil: whoever has it may send it
+	asked               asked    // by a registry
 	got, renew, expires time.Time
 	worthless           time.Time // when no host takes it any more, as far as anybody has said
 }
@@ -100,6 +101,7 @@ type tokens struct {
 	generation uint64   // how many there have been
 	refreshed  []*Token // what took the place of the secret's value, the last one now
 	bound      *binding // that tokens are bound to; nil: not yet, or they are not
+	asks       asks     // of registries
 }
 
 // An entry is what is known of one token.
@@ -136,14 +138,15 @@ var (
 
 // Token returns a token for src that has not expired. Purpose is what of a request decides which token it
 // needs, as Purpose returns it. One that is about to expire is renewed while it is still used; whoever needs one that is not
-// there waits for the one call that is under way. Errors are *protocol.RefusedError.
+// there waits for the one call that is under way. The token is nil where only a challenge of the host's can say how one is
+// got, see Challenged. Errors are *protocol.RefusedError.
 func (m *Minter) Token(ctx context.Context, src *Source, purpose string) (*Token, error) {
 	now := time.Now()
 	t, f, err := m.look(src, purpose, now)
 	if err != nil {
 		return nil, protocol.Refuse(protocol.ReasonCredential, err)
 	}
-	if t != nil && now.Before(t.expires) {
+	if f == nil || t != nil && now.Before(t.expires) {
 		return t, nil
 	}
 	select {
@@ -171,16 +174,20 @@ func (m *Minter) look(src *Source, purpose string, now time.Time) (*Token, *flig
 		m.families[fam] = all
 	}
 	e := all.current[purpose]
+	usable := e != nil && e.token != nil && now.Before(e.token.expires)
+	if usable && now.Before(e.token.renew) {
+		return e.token, nil, nil
+	}
+	g, err := all.grant(src, purpose)
+	if g == nil {
+		return nil, nil, err
+	}
 	if e == nil {
 		if all.expire(now); len(all.current)+len(all.former) >= maxTokens {
 			return nil, nil, errTooMany
 		}
 		e = &entry{}
 		all.current[purpose] = e
-	}
-	usable := e.token != nil && now.Before(e.token.expires)
-	if usable && now.Before(e.token.renew) {
-		return e.token, nil, nil
 	}
 	if e.flight == nil {
 		if now.Before(e.retry) {
@@ -189,11 +196,27 @@ func (m *Minter) look(src *Source, purpose string, now time.Time) (*Token, *flig
 			}
 			return nil, nil, e.err
 		}
-		if err := m.start(fam, all, e, src, purpose); err != nil {
+		if err := m.start(fam, all, e, &call{grant: g, purpose: purpose}, src); err != nil {
 			return nil, nil, err
 		}
 	}
 	return e.token, e.flight, nil
+}
+
+// grant returns the grant that a token for purpose is got by; nil where only a challenge can say how.
+func (all *tokens) grant(src *Source, purpose string) (grant, error) {
+	g, err := newGrant(&src.Meta)
+	if err != nil {
+		return nil, err
+	}
+	r, ok := g.(registry)
+	if !ok {
+		return g, nil
+	}
+	if r.asked, ok = all.asks.of(r, purpose); !ok {
+		return nil, nil
+	}
+	return r, nil
 }
 
 // expire ends the use of tokens that have expired, and forgets those that no host takes any more: where there are too many,
@@ -246,10 +269,18 @@ func (m *Minter) Refused(src *Source, purpose string, t *Token) (another bool) {
 		return e.token != nil
 	}
 	now := time.Now()
-	if now.Sub(t.got) < cmp.Or(m.Fresh, freshness) || now.Before(e.retry) {
+	return now.Sub(t.got) >= cmp.Or(m.Fresh, freshness) && !now.Before(e.retry) && all.retire(e, now)
+}
+
+// retire gives e's token up, unless there are too many that hosts may still take.
+func (all *tokens) retire(e *entry, now time.Time) bool {
+	if all.expire(now); !all.has(e) {
+		return true // it had expired
+	}
+	if len(all.current)+len(all.former) >= maxTokens {
 		return false
 	}
-	all.former = append(all.former, t)
+	all.former = append(all.former, e.token)
 	e.token = nil
 	return true
 }

@@ -11,31 +11,65 @@ import (
 
 // registry gets tokens of a container registry (distribution's token authentication), each for what one
 // request does: the broker knows from the request what the registry's challenge would say, so that no
-// request is sent twice.
+// request is sent twice. Where it does not, since the registry names things otherwise or the secret does not say where tokens
+// are got, it learns it from the challenge.
 type registry struct {
 	endpoint
-	in control.Injector
+	in    control.Injector
+	asked asked
 }
+
+// An asked is what a registry's challenge names: where tokens are got, for which service and for what.
+type asked struct{ path, service, scope string }
 
 func (registry) id() bool { return false }
 
-func (g registry) request(value []byte, purpose string, _ time.Time) (*Request, error) {
+func (g registry) request(value []byte, _ string, _ time.Time) (*Request, error) {
 	query := &form{}
-	query.add("service", g.in.Param("service"))
-	for scope := range strings.FieldsSeq(purpose) {
+	query.add("service", g.asked.service)
+	for scope := range strings.FieldsSeq(g.asked.scope) {
 		query.add("scope", scope)
+	}
+	path := g.asked.path
+	if len(query.b) > 0 {
+		path += "?" + string(query.b)
 	}
 	user := g.in.ParamOr("user", "x-access-token")
 	plain := append(append(make([]byte, 0, len(user)+1+len(value)), user+":"...), value...)
 	defer secret.Wipe(plain)
-	return &Request{Authority: g.authority, Method: "GET", Path: g.path + "?" + string(query.b), Authorization: basicOf(plain)}, nil
+	return &Request{Authority: g.authority, Method: "GET", Path: path, Authorization: basicOf(plain)}, nil
 }
 
-// Purpose returns what of req decides which token it needs: nothing, but for registries.
-func Purpose(in control.Injector, req *protocol.Request) string {
+// anyPath is the path of a realm that names an origin alone: the challenge says the rest.
+const anyPath = "/"
+
+// Purpose returns what of a request to a decides which token it needs: nothing, but for registries, whose tokens are for what the request
+// does and, where the secret does not say the service, for the host.
+func Purpose(in control.Injector, a protocol.Authority, req *protocol.Request) string {
 	if in.Scheme != control.SchemeRegistry {
 		return ""
 	}
+	scope := scopeOf(req)
+	if in.Param("service") != "" {
+		return scope
+	}
+	return hostMark + a.String() + " " + scope
+}
+
+// hostMark stands before the host in a purpose.
+const hostMark = "@"
+
+// partPurpose returns the host of a purpose, as it is marked there, and its scope.
+func partPurpose(purpose string) (host, scope string) {
+	if !strings.HasPrefix(purpose, hostMark) {
+		return "", purpose
+	}
+	host, scope, _ = strings.Cut(purpose, " ")
+	return host, scope
+}
+
+// scopeOf returns what a registry's challenge to req would name.
+func scopeOf(req *protocol.Request) string {
 	path, query, _ := strings.Cut(req.Path, "?")
 	rest, ok := strings.CutPrefix(path, "/v2/")
 	if !ok {

@@ -85,7 +85,7 @@ func newGrant(m *control.Meta) (grant, error) {
 	case control.SchemeAzure:
 		return azure{to, m.Inject}, nil
 	case control.SchemeRegistry:
-		return registry{to, m.Inject}, nil
+		return registry{endpoint: to, in: m.Inject}, nil
 	case control.SchemeAWSRole, control.SchemeAWSWebIdentity:
 		return role{to, *m}, nil
 	}
