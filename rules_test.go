@@ -46,6 +46,8 @@ var rules = []rule{
 		"the desk asks whoever it is given, starts nothing, and knows neither store nor wire"},
 	{"tui", []string{"github.com/atotto/clipboard", "charm.land/bubbles/v2/textinput", "charm.land/huh/v2"},
 		"no value goes through a clipboard's programs, nor into a field that can show it"},
+	{"broker/internal/detach", []string{module + "broker/internal/credential", module + "broker/internal/mint", module + "broker/internal/store", module + "broker/internal/upstream"},
+		"/v1/sign hands out proofs alone: what is put into requests can't be named there"},
 	{"broker", []string{module + "host", module + "guest", "github.com/BurntSushi/toml", "github.com/spf13/cobra"},
 		"the broker is a library that parses no files and no flags"},
 }
@@ -175,6 +177,7 @@ var decoders = map[string][]string{
 	"protocol/websocket":       {"FuzzFrames"},
 	"protocol/workspace":       {"FuzzReader", "FuzzHeader"},
 	"broker/internal/audit":    {"FuzzDecode", "FuzzWriteRead"},
+	"broker/internal/detach":   {"FuzzRead"},
 	"broker/internal/decode":   {"FuzzReader"},
 	"broker/internal/metadata": {"FuzzAnswer"},
 	"broker/internal/keyring":  {"FuzzDecodeFile", "FuzzDecodeShare"},

@@ -33,6 +33,8 @@ func (s *live) channel(ctx context.Context, st *stream, kind protocol.Kind) (reu
 		return respond(st, body, s.hello)
 	case kind == protocol.KindChannel && req.Method == "POST" && req.Path == protocol.PathLeaf:
 		return respond(st, body, s.leaf)
+	case kind == protocol.KindChannel && req.Method == "POST" && req.Path == protocol.PathSign:
+		return respond(st, body, func(ask protocol.SignRequest) (*protocol.SignResponse, error) { return s.sign(st, &ask) })
 	case kind == protocol.KindChannel && req.Method == "GET" && req.Path == protocol.PathEvents:
 		return false, s.sendEvents(ctx, st)
 	}

@@ -37,6 +37,9 @@ const (
 	eventFetched    = "session_secret_fetched"     // requests get that version from now on
 	eventNotFetched = "session_secret_not_fetched" // requests that would get it are refused, until it can be
 
+	eventSignedOnly  = "signed_only" // a proof was handed out for a request that the machine sends itself
+	eventSignRefused = "sign_refused"
+
 	eventMinted    = "token_minted"
 	eventNotMinted = "token_refused"
 

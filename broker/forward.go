@@ -37,6 +37,7 @@ type exchange struct {
 	use       *credential.Use                // nil: no secret is bound to this origin
 	as        *credential.Use                // whose certificate the connection is made with; nil: nobody's
 	bare      bool                           // this path does not get the credential, but neither the workload's own
+	detached  bool                           // only its proof is wanted: somebody else sends it
 	guarded   *guarded                       // nil: no secret is bound to this authority, answers pass as they are
 	read      bool                           // the guest's request was read to its end
 	coding    string                         // of the answer's content, which is decoded; empty: none, or left as it is

@@ -61,7 +61,7 @@ func (x *exchange) selectSecret() error {
 	x.s.readyFor(x.authority)
 	var misplaced, err error
 	x.use, misplaced, err = x.s.secrets().Select(x.authority, scheme, x.req.Fields, x.req.Path)
-	if x.guarded = x.s.guarded(x.authority, scheme); x.guarded != nil {
+	if x.guarded = x.s.guarded(x.authority, scheme); x.guarded != nil && !x.detached {
 		x.req.Fields = x.guarded.prepare(x.req.Fields)
 	}
 	x.bare = x.use != nil && !x.covered()

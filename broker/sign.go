@@ -27,7 +27,7 @@ type signing struct {
 // planSigning learns how the request is to be signed, where its secret signs. What can't be signed is refused before
 // anything is recorded as sent.
 func (x *exchange) planSigning() (err error) {
-	if x.use == nil || x.use.Signer == nil || x.bare {
+	if x.use == nil || x.use.Signer == nil || x.bare || x.detached {
 		return nil
 	}
 	if x.req.Protocol != "" {

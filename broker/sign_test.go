@@ -41,11 +41,16 @@ func verifyAWS(r *http.Request) error {
 
 // verifyKeys is verifyAWS with any keys.
 func verifyKeys(r *http.Request, keys aws.Credentials) error {
-	auth := r.Header.Get("Authorization")
 	date, err := time.Parse("20060102T150405Z", r.Header.Get("X-Amz-Date"))
 	if err != nil || time.Since(date).Abs() > 5*time.Minute {
 		return fmt.Errorf("date %q", r.Header.Get("X-Amz-Date"))
 	}
+	return verifyKeysAt(r, keys, date)
+}
+
+// verifyKeysAt is verifyKeys for a date that was looked at.
+func verifyKeysAt(r *http.Request, keys aws.Credentials, date time.Time) error {
+	auth := r.Header.Get("Authorization")
 	_, after, _ := strings.Cut(auth, "SignedHeaders=")
 	covered, _, _ := strings.Cut(after, ",")
 	_, after, _ = strings.Cut(auth, "Credential=")
@@ -66,7 +71,7 @@ func verifyKeys(r *http.Request, keys aws.Credentials) error {
 			return fmt.Errorf("field %s is not covered", name)
 		}
 	}
-	err = v4.NewSigner().SignHTTP(r.Context(), keys, again, r.Header.Get("X-Amz-Content-Sha256"), scope[3], scope[2], date,
+	err := v4.NewSigner().SignHTTP(r.Context(), keys, again, r.Header.Get("X-Amz-Content-Sha256"), scope[3], scope[2], date,
 		func(o *v4.SignerOptions) { o.DisableURIPathEscaping = scope[3] == "s3" })
 	if want := again.Header.Get("Authorization"); err != nil || auth != want {
 		return fmt.Errorf("%v: authorization %q, want %q", err, auth, want)

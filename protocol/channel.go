@@ -11,6 +11,7 @@ const (
 	PathLeaf   = "/v1/leaf"
 	PathEvents = "/v1/events"
 	PathSSH    = "/v1/ssh"
+	PathSign   = "/v1/sign"
 )
 
 // Isolation says what stands between the workload and the host's kernel.

@@ -43,6 +43,7 @@ const (
 	ReasonCredential
 	ReasonWrongRole
 	ReasonUpstreamAuth
+	ReasonNoSigner
 	ReasonInternal
 	reasonCount
 )
@@ -108,6 +109,7 @@ var reasonTable = [reasonCount]reasonRow{
 	ReasonCredential:          {"credential_unavailable", 502, "The broker could not get the credential for this host, an access token or a secret that is kept elsewhere; its log says why."},
 	ReasonWrongRole:           {"wrong_role", 403, "The secret is for another user or database, or the password is not its placeholder; use what the session's variable says."},
 	ReasonUpstreamAuth:        {"upstream_auth", 502, "The server wants the password in a way that is not allowed, or does not know it; the broker's log says which."},
+	ReasonNoSigner:            {"no_signer", 403, "No secret is bound to this host whose proofs may be handed out: send the request through torno."},
 	ReasonInternal:            {"internal", 500, "The broker failed; its log says why."},
 }
 

@@ -23,7 +23,7 @@ var specLimits = map[string]any{
 	"MaxFields": protocol.MaxFields, "MaxFieldName": protocol.MaxFieldName, "MaxFieldValue": protocol.MaxFieldValue,
 	"MaxHead": protocol.MaxHead, "MaxInterim": protocol.MaxInterim, "MaxChunk": protocol.MaxChunk,
 	"MaxChannelBody": protocol.MaxChannelBody, "MaxJSONDepth": protocol.MaxJSONDepth,
-	"MaxStreams": protocol.MaxStreams, "MaxIdleStreams": protocol.MaxIdleStreams, "StreamWait": protocol.StreamWait,
+	"MaxStreams": protocol.MaxStreams, "MaxIdleStreams": protocol.MaxIdleStreams, "StreamWait": protocol.StreamWait, "MaxDetached": protocol.MaxDetached,
 	"MaxLeaves": protocol.MaxLeaves, "LeafRate": protocol.LeafRate, "MaxNames": protocol.MaxNames, "MaxAgents": protocol.MaxAgents,
 	"MaxWorkspaceEntries": protocol.MaxWorkspaceEntries, "MaxWorkspaceBytes": protocol.MaxWorkspaceBytes,
 	"MaxWorkspaceNames": protocol.MaxWorkspaceNames, "MaxWorkspacePath": protocol.MaxWorkspacePath,
@@ -101,7 +101,7 @@ func TestSpecTables(t *testing.T) {
 	for _, name := range protocol.ConnectionFields {
 		rows = append(rows, "`"+name+"`")
 	}
-	for _, path := range []string{protocol.PathHello, protocol.PathLeaf, protocol.PathSSH} {
+	for _, path := range []string{protocol.PathHello, protocol.PathLeaf, protocol.PathSSH, protocol.PathSign} {
 		rows = append(rows, "### POST "+path)
 	}
 	rows = append(rows, "### GET "+protocol.PathEvents)
@@ -128,7 +128,7 @@ func TestSpecTables(t *testing.T) {
 // TestSpecKeys checks that every JSON key of a channel or run body is in SPEC.md.
 func TestSpecKeys(t *testing.T) {
 	spec := readSpec(t)
-	for _, file := range []string{"channel.go", "run.go"} {
+	for _, file := range []string{"channel.go", "run.go", "sign.go"} {
 		source, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

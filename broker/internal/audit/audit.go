@@ -160,6 +160,31 @@ func (l *Log) Begin(r *Record) (ID, error) {
 	return ID(seq), nil
 }
 
+// Witness records an event before what it is about happens: it is written when Witness returns, and on disk where beginnings
+// of exchanges have to be. The error is as Begin's.
+func (l *Log) Witness(r *Record) error {
+	if !l.mu.LockSoon() {
+		return l.stuck()
+	}
+	defer l.mu.Unlock()
+	if err := l.ready(); err != nil {
+		return err
+	}
+	if !l.spend(r) {
+		l.suppress(r)
+		return ErrBudget
+	}
+	seq, err := l.append(r.kind(), 0, r.appendTo)
+	if err != nil {
+		return err
+	}
+	l.charge(r, 0)
+	if !l.opt.SyncAlways {
+		return nil
+	}
+	return l.await(seq)
+}
+
 // unwritten is the reason of an exchange that did not happen because its beginning was not on disk in time.
 const unwritten = "audit_unavailable"
 

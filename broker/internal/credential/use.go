@@ -65,6 +65,14 @@ func (u *Use) Sign(p sign.Plan, r *sign.Request, now time.Time) (*sign.Proof, er
 	return proof, nil
 }
 
+// Held returns the secret as one whose proofs may be handed out, if it is one: nothing else can be had of what it returns.
+func (u *Use) Held() (*sign.Held, bool) {
+	if u.Signer == nil || u.Mints() {
+		return nil, false
+	}
+	return sign.Hold(u.Signer, u.secret.Value)
+}
+
 func (u *Use) check() error {
 	err := u.secret.Value.Use(func(b []byte) error { return control.CheckValue(u.secret.Meta, b) })
 	if err != nil {

@@ -95,15 +95,30 @@ func (f *facts) appendPart(b []byte, t *control.Term) ([]byte, error) {
 		}
 		return append(b, value...), nil
 	case control.TermBody:
-		if t.Hash == "" {
-			return append(b, f.r.Content...), nil
-		}
-		return appendDigest(b, f.r.Content, t), nil
+		return f.appendBody(b, t)
 	case control.TermForm, control.TermFormSorted:
+		if f.r.Digest != nil {
+			return nil, errNoContent
+		}
 		return appendForm(b, f.r, t)
 	default:
 		return nil, errors.New("a formula that says what is not known")
 	}
+}
+
+var errNoContent = errors.New("more of the content is signed than its SHA-256, which alone is known of it")
+
+// appendBody appends the content, or its digest.
+func (f *facts) appendBody(b []byte, t *control.Term) ([]byte, error) {
+	switch {
+	case f.r.Digest != nil && t.Hash == "sha256":
+		return appendCoded(b, f.r.Digest, t.Coding), nil
+	case f.r.Digest != nil:
+		return nil, errNoContent
+	case t.Hash == "":
+		return append(b, f.r.Content...), nil
+	}
+	return appendDigest(b, f.r.Content, t), nil
 }
 
 // appendDigest appends a digest of text as t has it.

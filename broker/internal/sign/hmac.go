@@ -82,6 +82,11 @@ func (s *formulaic) Sign(value secret.Value, r *Request, now time.Time) (*Proof,
 	if s.demand == DemandWhole && !r.Whole {
 		return nil, errors.New("the content is signed, and not all of it is there")
 	}
+	return s.prove(value, r, now)
+}
+
+// prove makes the signature of what is known of r.
+func (s *formulaic) prove(value secret.Value, r *Request, now time.Time) (*Proof, error) {
 	f := &facts{r: r, target: r.Target, now: now, inner: s.Inner}
 	if s.nonce {
 		_, _ = rand.Read(f.nonce[:]) // never fails

@@ -118,7 +118,12 @@ func (s *requestToken) Sign(value secret.Value, r *Request, now time.Time) (*Pro
 	if s.demand == DemandWhole && !r.Whole {
 		return nil, errors.New("the content's digest is signed, and not all of it is there")
 	}
-	j, err := NewJWT(s.spec, r, now)
+	return s.prove(value, s.spec, r, now)
+}
+
+// prove makes the token of what is known of r.
+func (s *requestToken) prove(value secret.Value, spec *control.JWT, r *Request, now time.Time) (*Proof, error) {
+	j, err := NewJWT(spec, r, now)
 	if err != nil {
 		return nil, err
 	}

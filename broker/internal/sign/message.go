@@ -104,18 +104,26 @@ func (p *messagePlan) Sign(value secret.Value, r *Request, now time.Time) (*Proo
 	case p.digest.hash != 0:
 		proof.Content = func(w io.Writer) io.WriteCloser { return newDigestWriter(w, p.digest) }
 	}
-	params := p.params(p.covered(fields), now)
+	if err := p.finish(proof, value, r, fields, now, p.life); err != nil {
+		return nil, err
+	}
+	return proof, nil
+}
+
+// finish adds the signature of r, which goes out with fields, to its proof.
+func (p *messagePlan) finish(proof *Proof, value secret.Value, r *Request, fields protocol.Fields, now time.Time, life time.Duration) error {
+	params := p.params(p.covered(fields), now, life)
 	base, err := signatureBase(r, fields, p.covered(fields), params)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	signature, err := p.prove(value, []byte(base))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	proof.Fields = append(proof.Fields, field("signature-input", p.label+"="+params),
 		field("signature", p.label+"=:"+base64.StdEncoding.EncodeToString(signature)+":"))
-	return proof, nil
+	return nil
 }
 
 // describes reports whether the request gets a digest of its content: where it has some, or could have.
@@ -139,10 +147,10 @@ func (p *messagePlan) covered(f protocol.Fields) []component {
 }
 
 // params returns the signature's parameters (RFC 9421 §2.3), with what is covered before them.
-func (p *messagePlan) params(covered []component, now time.Time) string {
+func (p *messagePlan) params(covered []component, now time.Time, life time.Duration) string {
 	b := appendCovered(nil, covered)
 	b = strconv.AppendInt(append(b, ";created="...), now.Unix(), 10)
-	b = strconv.AppendInt(append(b, ";expires="...), now.Add(p.life).Unix(), 10)
+	b = strconv.AppendInt(append(b, ";expires="...), now.Add(life).Unix(), 10)
 	b = append(b, `;nonce="`+rand.Text()+`"`...)
 	b = append(b, `;keyid="`+p.keyid+`";alg="`+p.alg+`"`...)
 	if p.tag != "" {

@@ -34,6 +34,7 @@ type Request struct {
 	Content []byte          // where Whole is true
 	Whole   bool            // Content is all of the content
 	Length  int64           // of all of it, in bytes; -1: not known. Sign alone may ask
+	Digest  []byte          // its SHA-256, where nothing else of it is known; see Detacher
 	Presign bool            // the operator lets requests go out with the proof in the query
 }
 
@@ -72,6 +73,7 @@ type Proof struct {
 	// that is not what was signed the error matches ErrContent, and what went to w is not all of it. Nil: content
 	// goes out as it comes.
 	Content func(w io.Writer) io.WriteCloser
+	Expires time.Time // of a detached one: no host takes it any more, as far as the scheme says that
 }
 
 // A Field is one field of a signed request. The value is in memory of its own.

@@ -39,6 +39,7 @@ var (
 		{"status", needsNothing, (*guest).writeStatus},
 		{"front", needsNothing, (*guest).startFront},
 		{"ssh agent", needsNothing, (*guest).startAgent},
+		{"signing", needsNothing, (*guest).startSigning},
 		{"self-test", needsNothing, (*guest).selfTest},
 		{"environment", needsNothing, (*guest).writeEnvironment},
 	}

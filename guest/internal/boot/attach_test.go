@@ -6,6 +6,8 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -113,6 +115,9 @@ func TestAttach(t *testing.T) {
 			if got := strings.ReplaceAll(userRuns(t, 1000, askAs), ":443/", "/"); got != wantAs {
 				t.Errorf("start %d: the user sees %q, want %q; log:\n%s", try+1, got, wantAs, a.log)
 			}
+			if _, err := os.Stat(signSocket); err == nil {
+				t.Error("proofs are offered in a machine without a way out of its own")
+			}
 			if got := userRuns(t, 1001, "cat /run/torno/env 2>&1"); !strings.Contains(got, "Permission denied") {
 				t.Errorf("another user reads the environment: %q", got)
 			}
@@ -154,6 +159,13 @@ func TestAttachWithCard(t *testing.T) {
 		if got := userRuns(t, 1001, "curl -sS -m 5 https://api.example.com/ 2>&1; curl -sS -m 5 http://127.0.0.1:3128/ 2>&1"); strings.Contains(got, "GET") {
 			t.Errorf("another user is served: %q", got)
 		}
+		const sign = `curl -sS -m 10 --unix-socket "${TORNO_SIGN_SOCK:-/run/torno-guest/sign}" -d '{"method":"GET"}' http://torno/v1/sign 2>&1`
+		if got := userRuns(t, 1000, ". /run/torno/env; test -n \"$TORNO_SIGN_SOCK\" && "+sign); !strings.Contains(got, `{"name":"x-asked","value":"16"}`) {
+			t.Errorf("the user asks for a proof and gets %q", got)
+		}
+		if got := userRuns(t, 1001, sign); !strings.Contains(got, "connect") || strings.Contains(got, "x-asked") {
+			t.Errorf("another user asks for a proof and gets %q", got)
+		}
 		if now, err := os.ReadFile("/etc/resolv.conf"); err != nil || string(now) != string(resolver) {
 			t.Errorf("the machine's resolver was changed: %q, %v", now, err)
 		}
@@ -162,6 +174,49 @@ func TestAttachWithCard(t *testing.T) {
 		if got := userRuns(t, 1000, "curl -sS -m 5 https://93.184.216.34/ 2>&1"); !strings.Contains(got, "refused") && !strings.Contains(got, "connect") {
 			t.Errorf("without the guest the user gets %q", got)
 		}
+	})
+}
+
+// docs/proofs.md: its two programs ask for a proof and send a request with it.
+func TestProofsPage(t *testing.T) {
+	page := os.Getenv("TORNO_TEST_PAGE")
+	if page == "" { // the namespaces have neither this directory nor, perhaps, the file
+		b, err := os.ReadFile("../../../docs/proofs.md")
+		if err != nil {
+			t.Fatal(err)
+		}
+		page = string(b)
+		t.Setenv("TORNO_TEST_PAGE", page)
+	}
+	blocks := regexp.MustCompile("(?s)\n```(sh|python)\n(.*?)```").FindAllStringSubmatch(page, -1)
+	if len(blocks) != 2 {
+		t.Fatalf("%d programs on the page", len(blocks))
+	}
+	nstest.Run(t, func(t *testing.T) {
+		b := prepareAttach(t, "eth0")
+		b.hello.OwnEgress = true
+		a := b.attach(t)
+		dir := t.TempDir()
+		for d := dir; d != "/"; d = filepath.Dir(d) { // the user may go there
+			_ = os.Chmod(d, 0o755)
+		}
+		if err := os.Chmod(dir, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		for _, block := range blocks {
+			program := map[string]string{"sh": "sh -eu", "python": "python3"}[block[1]]
+			if err := os.WriteFile(filepath.Join(dir, block[1]), []byte(block[2]), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			got := userRuns(t, 1000, "set -a; . /run/torno/env; set +a; cd "+dir+" && "+program+" "+block[1]+" 2>&1")
+			b.mu.Lock()
+			last := b.requests[len(b.requests)-1]
+			b.mu.Unlock()
+			if last.Method != "POST" || last.Authority != "api.example.org:443" || !strings.HasPrefix(last.Path, "/v1/orders") || last.Fields.Get("x-asked") == "" || last.Fields.Get("content-type") != "application/json" {
+				t.Errorf("%s: %q; what arrived last is %+v; log:\n%s", block[1], got, last, a.log)
+			}
+		}
+		a.stop(t)
 	})
 }
 

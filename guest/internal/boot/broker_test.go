@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"net"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -124,6 +125,8 @@ func (b *fakeBroker) serve(c net.Conn) {
 			answer, _ = json.Marshal(b.hello)
 		case request.Path == protocol.PathLeaf:
 			answer = b.leaf(content)
+		case request.Path == protocol.PathSign:
+			answer = []byte(`{"remove":[],"fields":[{"name":"x-asked","value":"` + strconv.Itoa(len(content)) + `"}],"expires":"2026-01-02T15:04:05Z"}`)
 		}
 		w.WriteResponse(&response)
 		w.Write(answer)

@@ -63,6 +63,7 @@ var fromHello = []step{
 	{"status", needsOwnKernel, (*guest).writeStatus},
 	{"front", needsNothing, (*guest).startFront},
 	{"ssh agent", needsNothing, (*guest).startAgent},
+	{"signing", needsNothing, (*guest).startSigning},
 	{"self-test", needsNothing, (*guest).selfTest},
 }
 

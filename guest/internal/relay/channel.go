@@ -94,6 +94,21 @@ func (c *Channel) Agent(ctx context.Context, client net.Conn) error {
 	return s.splice(client)
 }
 
+// Sign asks for a proof: body is a protocol.SignRequest as somebody wrote it, and the answer a protocol.SignResponse. It may take
+// as long as a person does.
+func (c *Channel) Sign(ctx context.Context, body []byte) (answer []byte, err error) {
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := newStream(conn, c.preface)
+	defer s.close()
+	defer context.AfterFunc(ctx, s.close)()
+	var raw json.RawMessage
+	err = s.ask(protocol.PathSign, json.RawMessage(body), &raw)
+	return raw, err
+}
+
 // splice carries bytes both ways between client and the stream, whose head was read, until both have ended.
 func (s *Stream) splice(client net.Conn) error {
 	asked := make(chan error, 1)

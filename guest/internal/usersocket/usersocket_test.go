@@ -1,4 +1,4 @@
-package sshagent
+package usersocket
 
 import (
 	"context"
@@ -15,13 +15,14 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
-
-	"torno.internal/protocol"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// Clients are carried, MaxAgents of them at once, and all of them end with the context.
+// most is how many clients are carried at once.
+const most = 8
+
+// Clients are carried, most of them at once, and all of them end with the context.
 func TestServe(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "agent")
 	for range 2 { // also where an earlier process has left its socket
@@ -44,22 +45,22 @@ func TestServe(t *testing.T) {
 func serve(t *testing.T, ln net.Listener, path string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	var now, most atomic.Int64
+	var now, peak atomic.Int64
 	served := make(chan error, 1)
 	go func() {
-		served <- Serve(ctx, ln, slog.New(slog.DiscardHandler), func(ctx context.Context, c net.Conn) error {
+		served <- Serve(ctx, ln, most, slog.New(slog.DiscardHandler), func(ctx context.Context, c net.Conn) error {
 			defer c.Close()
 			defer context.AfterFunc(ctx, func() { c.Close() })()
 			defer now.Add(-1)
 			n := now.Add(1)
-			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+			for m := peak.Load(); n > m && !peak.CompareAndSwap(m, n); m = peak.Load() {
 			}
 			_, err := io.Copy(c, c)
 			return err
 		})
 	}()
 	var clients []net.Conn
-	for range protocol.MaxAgents + 1 {
+	for range most + 1 {
 		c, err := net.Dial("unix", path)
 		if err != nil {
 			t.Fatal(err)
@@ -72,15 +73,15 @@ func serve(t *testing.T, ln net.Listener, path string) {
 		clients = append(clients, c)
 	}
 	for i, c := range clients {
-		if i == protocol.MaxAgents {
+		if i == most {
 			clients[0].Close() // makes room
 		}
 		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
 			t.Errorf("client %d: %v", i, err)
 		}
 	}
-	if most.Load() != protocol.MaxAgents {
-		t.Errorf("%d clients at once, want %d", most.Load(), protocol.MaxAgents)
+	if peak.Load() != most {
+		t.Errorf("%d clients at once, want %d", peak.Load(), most)
 	}
 	cancel()
 	if err := <-served; err != nil {

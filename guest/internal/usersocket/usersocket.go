@@ -1,6 +1,5 @@
-// Package sshagent offers the workload an SSH agent: a Unix socket whose clients talk to the broker. Nothing of what
-// they say is looked at here; the keys and every decision are on the host.
-package sshagent
+// Package usersocket serves Unix sockets to which one user of the machine may connect, and nobody else but root.
+package usersocket
 
 import (
 	"context"
@@ -11,12 +10,7 @@ import (
 	"net"
 	"os"
 	"sync"
-
-	"torno.internal/protocol"
 )
-
-// Variable is the variable by which clients find an agent's socket.
-const Variable = "SSH_AUTH_SOCK"
 
 // Listen listens at path, where user uid alone may connect.
 func Listen(path string, uid int) (net.Listener, error) {
@@ -33,15 +27,15 @@ func Listen(path string, uid int) (net.Listener, error) {
 	return ln, nil
 }
 
-// Serve has carry carry each client, MaxAgents at once; further ones wait. It returns once ctx has ended, or the
+// Serve has carry carry each client, at most so many at once; further ones wait. It returns once ctx has ended, or the
 // listener has failed, and all clients with it.
-func Serve(ctx context.Context, ln net.Listener, log *slog.Logger, carry func(context.Context, net.Conn) error) error {
+func Serve(ctx context.Context, ln net.Listener, most int, log *slog.Logger, carry func(context.Context, net.Conn) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var clients sync.WaitGroup
 	defer clients.Wait()
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { ln.Close() })()
-	places := make(chan struct{}, protocol.MaxAgents)
+	places := make(chan struct{}, most)
 	for {
 		select {
 		case places <- struct{}{}:
@@ -61,7 +55,7 @@ func Serve(ctx context.Context, ln net.Listener, log *slog.Logger, carry func(co
 		clients.Go(func() {
 			defer func() { <-places }()
 			if err := carry(ctx, client); err != nil && ctx.Err() == nil {
-				log.Debug("a client of the SSH agent ended", "error", err)
+				log.Debug("a client of a socket ended", "socket", ln.Addr(), "error", err)
 			}
 		})
 	}
