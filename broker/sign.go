@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"torno.internal/broker/internal/credential"
+	"torno.internal/broker/internal/pluginhost"
 	"torno.internal/broker/internal/sign"
 	"torno.internal/broker/internal/upstream"
 	"torno.internal/protocol"
@@ -131,6 +132,10 @@ func (x *exchange) prove(r *sign.Request) (proof *sign.Proof, err error) {
 		return nil, protocol.Refuse(protocol.ReasonCredential, errChanged)
 	default:
 		proof, err = x.signing.plan.Sign(x.token.Value, r, time.Now())
+	}
+	var away *pluginhost.Error
+	if errors.As(err, &away) {
+		return nil, protocol.Refuse(protocol.ReasonCredential, err)
 	}
 	if err != nil {
 		return nil, protocol.Refuse(protocol.ReasonUnsignable, err)

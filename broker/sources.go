@@ -11,7 +11,9 @@ import (
 	"torno.internal/broker/internal/audit"
 	"torno.internal/broker/internal/credential"
 	"torno.internal/broker/internal/pluginhost"
+	"torno.internal/broker/internal/sign"
 	"torno.internal/broker/internal/source"
+	"torno.internal/broker/plugin"
 	"torno.internal/protocol"
 	"torno.internal/protocol/control"
 	"torno.internal/protocol/secret"
@@ -76,18 +78,53 @@ func (b *Broker) checkSource(m *control.Meta) error {
 	case "":
 		return fmt.Errorf("broker.toml declares no plugin %q (torno plugin list)", name)
 	}
-	return fmt.Errorf("plugin %q is no source of secrets", name)
+	if m.Expose != control.ExposeNone || sign.NewAway(*m, signer{}) == nil {
+		return fmt.Errorf("plugin %q signs, and this secret does not sign with a key by an algorithm that has a name in RFC 9421", name)
+	}
+	return nil
+}
+
+// A signer has requests signed by a plugin.
+type signer struct {
+	host      *pluginhost.Host
+	name, key string
+	agent     string
+	authority string // where all requests go that are signed; empty: to several
+}
+
+// Sign implements sign.Away.
+func (s signer) Sign(algorithm string, message []byte) ([]byte, error) {
+	return s.host.Sign(context.Background(), s.name, plugin.SignRequest{
+		Key: s.key, Algorithm: algorithm, Message: message, Agent: s.agent, Authority: s.authority,
+	})
 }
 
 // openSourced returns a secret that is kept elsewhere, as far as it has been fetched.
 func (b *Broker) openSourced(m control.Meta) credential.Secret {
 	sec := credential.Secret{Meta: m, Used: b.store.Counter(m.Agent, m.Name, m.Version).Used}
+	if name, ref, err := control.ParseSource(m.Source); err == nil && b.plugins.Kind(name) == control.PluginSigner {
+		away := signer{host: b.plugins, name: name, key: ref, agent: m.Agent}
+		if all, err := m.Authorities(); err == nil && len(all) == 1 {
+			away.authority = all[0].String()
+		}
+		sec.Away = away
+		return sec
+	}
 	f, err := b.sources.Peek(m.Source)
 	if err == nil {
 		return fill(sec, f)
 	}
 	sec.Missing = err
 	return sec
+}
+
+// fetches reports whether the value of a secret is fetched from elsewhere.
+func (b *Broker) fetches(m *control.Meta) bool {
+	if m.Source == "" {
+		return false
+	}
+	name, _, err := control.ParseSource(m.Source)
+	return err == nil && b.plugins.Kind(name) != control.PluginSigner
 }
 
 // fill puts what was fetched into a secret. A value that the secret's scheme can't use is as good as none.
@@ -115,7 +152,7 @@ func (b *Broker) prefetch(ctx context.Context, wait time.Duration, metas []contr
 	defer cancel()
 	var all sync.WaitGroup
 	for _, m := range metas {
-		if m.Source == "" {
+		if !b.fetches(&m) {
 			continue
 		}
 		all.Go(func() {
@@ -133,7 +170,7 @@ func (s *live) useSources() {
 	s.sourcing.Lock()
 	defer s.sourcing.Unlock()
 	for _, m := range s.secrets().Metas() {
-		if m.Source == "" || s.sources[m.Source] != nil || s.ctx.Err() != nil {
+		if !s.b.fetches(&m) || s.sources[m.Source] != nil || s.ctx.Err() != nil {
 			continue
 		}
 		if s.sources == nil {
@@ -272,23 +309,23 @@ func (s *live) lose(name string, why error) {
 
 // noteFetched records which version of a secret that is kept elsewhere requests get from now on.
 func (s *live) noteFetched(sec *credential.Secret) {
-	plugin, _, _ := control.ParseSource(sec.Meta.Source)
+	name, _, _ := control.ParseSource(sec.Meta.Source)
 	s.b.recordOwn(&audit.Record{
-		Session: s.id, Agent: s.agent, Event: eventFetched, Secret: sec.Meta.Name, Version: sec.Meta.Version, Fetched: sec.Fetched, Plugin: plugin,
+		Session: s.id, Agent: s.agent, Event: eventFetched, Secret: sec.Meta.Name, Version: sec.Meta.Version, Fetched: sec.Fetched, Plugin: name,
 	})
 }
 
 // noteMissing records that requests get none.
 func (s *live) noteMissing(sec *credential.Secret) {
-	plugin, _, _ := control.ParseSource(sec.Meta.Source)
+	name, _, _ := control.ParseSource(sec.Meta.Source)
 	reason := protocol.ReasonCredential.String()
 	var e *pluginhost.Error
 	if errors.As(sec.Missing, &e) {
 		reason = string(e.Code)
 	}
-	s.log.Warn("a secret can't be fetched", "secret", sec.Meta.Name, "plugin", plugin, "err", sec.Missing)
+	s.log.Warn("a secret can't be fetched", "secret", sec.Meta.Name, "plugin", name, "err", sec.Missing)
 	s.b.recordOwn(&audit.Record{
-		Session: s.id, Agent: s.agent, Event: eventNotFetched, Secret: sec.Meta.Name, Version: sec.Meta.Version, Plugin: plugin, Reason: reason,
+		Session: s.id, Agent: s.agent, Event: eventNotFetched, Secret: sec.Meta.Name, Version: sec.Meta.Version, Plugin: name, Reason: reason,
 	})
 }
 
@@ -297,7 +334,7 @@ func (s *live) beginSources() (warnings []string) {
 	for _, m := range s.secrets().Metas() {
 		sec, ok := s.secrets().Current(m.Name)
 		switch {
-		case !ok || m.Source == "":
+		case !ok || !s.b.fetches(&m):
 		case sec.Missing != nil:
 			s.noteMissing(&sec)
 			warnings = append(warnings, fmt.Sprintf("%s: %v; requests that need it are refused until it is there", m.Name, sec.Missing))

@@ -2,7 +2,9 @@ package broker
 
 import (
 	"bytes"
+	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -355,5 +357,59 @@ func TestPluginControl(t *testing.T) {
 	}
 	if err := d.call("POST", control.PathPluginCheck, control.PluginCheck{Name: "other"}, &r); err == nil || err.(*control.Error).Code != control.CodeNotFound {
 		t.Error(err)
+	}
+}
+
+// TestSignedElsewhere has requests signed by a plugin that keeps the key, and verifies them upstream.
+func TestSignedElsewhere(t *testing.T) {
+	const key = "a-key-that-torno-never-has"
+	up := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		params, ok := strings.CutPrefix(r.Header.Get("Signature-Input"), "sig1=")
+		if !ok || !strings.HasPrefix(params, `("@method" "@authority" "@path" "@query")`) {
+			fmt.Fprintf(w, "signed: %q", params)
+			return
+		}
+		base := fmt.Sprintf("\"@method\": %s\n\"@authority\": %s\n\"@path\": %s\n\"@query\": ?%s\n\"@signature-params\": %s", r.Method, r.Host, r.URL.Path, r.URL.RawQuery, params)
+		m := hmac.New(sha256.New, []byte(key))
+		m.Write([]byte(base))
+		if r.Header.Get("Signature") != "sig1=:"+base64.StdEncoding.EncodeToString(m.Sum(nil))+":" {
+			fmt.Fprint(w, "the signature is wrong")
+			return
+		}
+		fmt.Fprint(w, "verified")
+	}))
+	defer up.Close()
+	s := newShelf(t)
+	s.put("k", key, "", 0, "")
+	d := s.desk(up)
+	m := sourced("KEY", "signer:k", "")
+	m.Inject = control.Injector{Scheme: control.SchemeMessage, Params: []control.Param{{Name: "alg", Value: "hmac-sha256"}, {Name: "keyid", Value: "k"}}}
+	d.must(d.setMeta(m, "signer:k"))
+	_, stream := d.enter()
+	p := stream()
+	anew := func(what, wanted string) { // a request that fails ends its stream
+		t.Helper()
+		got := ""
+		for deadline := time.Now().Add(20 * time.Second); got != wanted && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+			got = stream().says()
+		}
+		want(t, what, got, wanted)
+	}
+	want(t, "a request", p.says(), "verified")
+	s.put("k", key, "", 0, "crash")
+	want(t, "a signer that crashes", p.says(), "credential_unavailable")
+	s.put("k", key, "", 0, "")
+	anew("once it is back", "verified")
+	s.remove("k")
+	anew("a key that is not there", "credential_unavailable")
+	d.stop()
+	if strings.Contains(s.log.String(), key) {
+		t.Error("the key stands in the log")
+	}
+	sigV4 := m
+	sigV4.Name, sigV4.Inject = "AWS", control.Injector{Scheme: control.SchemeSigV4}
+	d.start()
+	if err := d.setMeta(sigV4, "signer:k"); err == nil {
+		t.Error("a scheme that wants the key itself: set")
 	}
 }

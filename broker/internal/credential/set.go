@@ -21,6 +21,7 @@ type Secret struct {
 	Revoked     bool         // requests that would get it are refused
 
 	// Of one that is kept elsewhere (Meta.Source).
+	Away       sign.Away // signs with the key, which never is here: there is no value; nil: there is one
 	Missing    error     // why it could not be fetched: requests that would get it are refused; nil: it is there
 	Fetched    string    // which version it is, in the source's words
 	Generation uint64    // another for each value that was ever fetched; 0: it is kept here
@@ -97,6 +98,11 @@ func (s *Set) add(sec Secret) error {
 		return s.addMark(&Use{Name: m.Name, Version: m.Version, secret: sec})
 	}
 	u := &Use{Name: m.Name, Version: m.Version, Signer: sign.New(m), secret: sec}
+	if sec.Away != nil {
+		if u.Signer = sign.NewAway(m, sec.Away); u.Signer == nil {
+			return fmt.Errorf("secret %s: the %s scheme wants the key itself", m.Name, m.Inject.Scheme)
+		}
+	}
 	if u.Signer == nil {
 		var err error
 		if u.Injector, err = NewInjector(m); err != nil {

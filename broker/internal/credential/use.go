@@ -55,7 +55,10 @@ func (u *Use) Sign(p sign.Plan, r *sign.Request, now time.Time) (*sign.Proof, er
 	if u.Mints() {
 		return nil, errMints
 	}
-	proof, err := (*sign.Proof)(nil), u.secret.Value.Use(control.CheckAnyValue)
+	proof, err := (*sign.Proof)(nil), error(nil)
+	if u.secret.Away == nil {
+		err = u.secret.Value.Use(control.CheckAnyValue)
+	}
 	if err == nil {
 		proof, err = p.Sign(u.secret.Value, r, now)
 	}

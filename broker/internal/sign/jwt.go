@@ -72,6 +72,9 @@ func (j *JWT) sign(k key, alg string) ([]byte, error) {
 	token = base64.RawURLEncoding.AppendEncode(token, h)
 	token = base64.RawURLEncoding.AppendEncode(append(token, '.'), c)
 	signature, err := k.sign(token)
+	if k.elsewhere != nil && err != nil {
+		return nil, err
+	}
 	if err != nil {
 		return nil, errors.New("the private key can't sign")
 	}

@@ -28,11 +28,15 @@ type key struct {
 	algorithm
 	shared  []byte
 	private crypto.Signer
+
+	elsewhere Away // it is kept there; nil: here
 }
 
 // A keyring keeps the private key of a value that it has seen: to read one takes longer than to sign with it. The zero
 // keyring is empty. What it keeps goes with the signer, which goes with its session.
 type keyring struct {
+	away Away // keeps the key, for all values; nil: the values are keys
+
 	mu    sync.Mutex
 	value secret.Value
 	key   key
@@ -40,6 +44,9 @@ type keyring struct {
 
 // use calls f with the key of a value for an algorithm. Shared keys are written in a coding.
 func (r *keyring) use(value secret.Value, a algorithm, coding string, f func(key) error) error {
+	if r.away != nil {
+		return f(key{algorithm: a, elsewhere: r.away})
+	}
 	if a.kind == control.KeyShared {
 		return value.Use(func(b []byte) error {
 			k, err := parseKey(b, a, coding)
@@ -77,7 +84,7 @@ func (r *keyring) private(value secret.Value, a algorithm) (key, error) {
 func parseKey(value []byte, a algorithm, coding string) (key, error) {
 	if a.kind == control.KeyShared {
 		b, err := control.DecodeKey(value, coding)
-		return key{a, b, nil}, err
+		return key{algorithm: a, shared: b}, err
 	}
 	private, kind, err := control.ParsePrivateKey(value)
 	if err == nil && kind != a.kind {
@@ -86,11 +93,14 @@ func parseKey(value []byte, a algorithm, coding string) (key, error) {
 	if err != nil {
 		return key{}, err
 	}
-	return key{a, nil, private}, nil
+	return key{algorithm: a, private: private}, nil
 }
 
 // sign signs text. ECDSA's two numbers stand one behind the other.
 func (k key) sign(text []byte) ([]byte, error) {
+	if k.elsewhere != nil {
+		return k.signAway(text)
+	}
 	switch k.kind {
 	case control.KeyShared:
 		m := hmac.New(k.hash.New, k.shared)

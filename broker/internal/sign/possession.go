@@ -38,13 +38,13 @@ func NewPossession(alg string) (*Possession, error) {
 		if err != nil {
 			return nil, err
 		}
-		return possession(alg, key{a, nil, k})
+		return possession(alg, key{algorithm: a, private: k})
 	case control.KeyEd25519:
 		_, k, err := ed25519.GenerateKey(rand.Reader)
 		if err != nil {
 			return nil, err
 		}
-		return possession(alg, key{a, nil, k})
+		return possession(alg, key{algorithm: a, private: k})
 	}
 	return nil, errNoPossession
 }
