@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"torno.internal/broker/internal/approval"
 	"torno.internal/broker/internal/audit"
@@ -136,6 +137,26 @@ func (s *live) grant(text string) error {
 	all := append(had[:len(had):len(had)], g)
 	s.grants.Store(&all)
 	return nil
+}
+
+// withdraw takes a person's word back. Requests that it was for are asked about from now on, and those that it let go and that
+// are open are cut.
+func (s *live) withdraw(id string) (string, error) {
+	s.granting.Lock()
+	defer s.granting.Unlock()
+	had := *s.grants.Load()
+	i := slices.IndexFunc(had, func(g policy.Grant) bool { return control.NewGrant(g.String()).ID == id })
+	if i < 0 {
+		return "", &control.Error{Code: control.CodeNotFound, Message: fmt.Sprintf("session %s has no grant %q", s.id, id), Hint: "torno sessions show " + s.id}
+	}
+	text := had[i].String()
+	if err := s.record.Withdraw(text); err != nil {
+		return "", err
+	}
+	left := slices.Delete(slices.Clone(had), i, i+1)
+	s.grants.Store(&left)
+	s.cut(protocol.ReasonAskDenied, []protocol.Authority{had[i].Authority()})
+	return text, nil
 }
 
 // loadGrants takes up what was granted before an earlier broker ended.

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"bufio"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -29,11 +30,30 @@ type askDesk struct {
 // newAskDesk starts a broker under limits and a session of agent a.
 func newAskDesk(t *testing.T, limits control.Limits, egress control.Egress) *askDesk {
 	t.Helper()
+	return askDeskWith(t, limits, egress, nil)
+}
+
+// newSlowAskDesk is newAskDesk for POST to example.com/v1/*, at an upstream that says on greeted when a connection comes and
+// goes on with it once that is let go.
+func newSlowAskDesk(t *testing.T, greeted chan<- struct{}, let <-chan struct{}) *askDesk {
+	t.Helper()
+	return askDeskWith(t, control.Limits{}, control.Egress{Ask: []string{"POST example.com/v1/*"}, Allow: []string{"example.com"}},
+		&tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			greeted <- struct{}{}
+			<-let
+			return nil, nil
+		}})
+}
+
+func askDeskWith(t *testing.T, limits control.Limits, egress control.Egress, cfg *tls.Config) *askDesk {
+	t.Helper()
 	a := &askDesk{}
-	up := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	up := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a.arrived.Add(1)
 		checkKey(w, r)
 	}))
+	up.TLS = cfg
+	up.StartTLS()
 	t.Cleanup(up.Close)
 	a.desk = newDesk(t, up)
 	a.stop()
@@ -177,7 +197,7 @@ func TestAskForTheSession(t *testing.T) {
 	if r := <-other; r.resp.Status != 403 {
 		t.Errorf("another method: %d, %v", r.resp.Status, r.err)
 	}
-	if got := a.info(a.session.ID).Grants; !slices.Equal(got, []string{"POST example.com/v1/*"}) {
+	if got := a.info(a.session.ID).Grants; !slices.Equal(got, []control.Grant{control.NewGrant("POST example.com/v1/*")}) {
 		t.Errorf("grants %q", got)
 	}
 	a.stop()

@@ -41,6 +41,7 @@ func (b *Broker) router() *ctlserver.Router {
 	mux.Handle("DELETE "+control.PathSession+"{id}", ctlserver.Get(b.log, b.revokeSession))
 	mux.Handle("POST "+control.PathSession+"{id}/end", ctlserver.Get(b.log, b.endSession))
 	mux.Handle("POST "+control.PathSession+"{id}/resume", ctlserver.Get(b.log, b.unsuspendSession))
+	mux.Handle("DELETE "+control.PathSession+"{id}/grants", ctlserver.Get(b.log, b.withdrawGrant))
 	mux.Handle("POST "+control.PathSession+"{id}/prove", ctlserver.Get(b.log, b.prove))
 	mux.Handle("GET "+control.PathApprovals, ctlserver.Get(b.log, b.listApprovals))
 	mux.Handle("POST "+control.PathApprovals, ctlserver.Handle(b.log, b.decideApproval))

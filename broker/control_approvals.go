@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"torno.internal/broker/internal/approval"
+	"torno.internal/broker/internal/audit"
 	ctlserver "torno.internal/broker/internal/control"
 	"torno.internal/protocol/control"
 )
@@ -60,6 +61,20 @@ func (b *Broker) decideAlike(a control.Approval, answer approval.Answer) {
 			_, _ = b.desk.Decide(other.ID, answer)
 		}
 	}
+}
+
+// withdrawGrant takes back what a person has allowed for the rest of a session.
+func (b *Broker) withdrawGrant(r *http.Request) (control.SessionInfo, error) {
+	s := b.get(r.PathValue("id"))
+	if s == nil {
+		return control.SessionInfo{}, noSession(r.PathValue("id"))
+	}
+	rule, err := s.withdraw(r.FormValue("grant"))
+	if err != nil {
+		return control.SessionInfo{}, err
+	}
+	b.recordOwn(&audit.Record{Session: s.id, Agent: s.agent, Event: eventWithdrawn, By: approver(r.Context()), Rule: rule})
+	return s.info(), nil
 }
 
 func notWaiting(id string, err error) error {

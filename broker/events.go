@@ -40,6 +40,8 @@ const (
 	eventSignedOnly  = "signed_only" // a proof was handed out for a request that the machine sends itself
 	eventSignRefused = "sign_refused"
 
+	eventWithdrawn = "session_grant_withdrawn" // what a person had allowed for the session is asked about again
+
 	eventMinted    = "token_minted"
 	eventNotMinted = "token_refused"
 

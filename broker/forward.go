@@ -265,9 +265,13 @@ func (x *exchange) reauthorise() error {
 	if x.s.suspended.Load() {
 		return protocol.Refuse(protocol.ReasonReflection, nil)
 	}
-	if x.terms != x.s.terms.Load() {
+	granted := x.approval == askGranted // which may have been taken back
+	if granted || x.terms != x.s.terms.Load() {
 		if err := x.decide(x.connect()); err != nil {
 			return err
+		}
+		if granted && x.asks {
+			return protocol.Refuse(protocol.ReasonAskDenied, nil)
 		}
 	}
 	if x.use == nil {

@@ -1,6 +1,11 @@
 package control
 
-import "time"
+import (
+	"crypto/sha256"
+	"encoding/base32"
+	"strings"
+	"time"
+)
 
 // PathApprovals is where people decide.
 const PathApprovals = "/v1/approvals" // GET → []Approval; POST ApprovalDecision → Approval
@@ -41,4 +46,19 @@ type ApprovalDecision struct {
 	ID      string `json:"id"`
 	Allow   bool   `json:"allow"`
 	Session bool   `json:"session,omitempty"` // with Allow: and all that Grant covers, for the rest of the session
+}
+
+// A Grant is what a person has allowed for the rest of a session.
+type Grant struct {
+	ID   string `json:"id"`
+	Rule string `json:"rule"` // in the grammar of rules, or CONNECT and an authority for tunnels
+}
+
+// grantID is how long a grant's id is: what a person types.
+const grantID = 6 // characters
+
+// NewGrant returns the grant of a rule. Its id is made of the rule, and the same in all sessions.
+func NewGrant(rule string) Grant {
+	sum := sha256.Sum256([]byte(rule))
+	return Grant{ID: strings.ToLower(base32.StdEncoding.EncodeToString(sum[:])[:grantID]), Rule: rule}
 }

@@ -18,7 +18,7 @@ const (
 	PathTrust       = "/v1/trust"          // GET ?agent= → TrustedFile; PUT TrustedFile
 	PathSessions    = "/v1/sessions"       // GET → []SessionInfo; POST SessionRequest → SessionCreated
 	PathConsole     = "/v1/console"        // POST ConsoleReport → SessionInfo: what a session's VM said last on its console
-	PathSession     = "/v1/sessions/"      // + id: GET → SessionInfo; DELETE revokes → SessionInfo; POST …/end ends, …/resume lets a suspended one go on → SessionInfo; POST …/prove with a memfd → Proof
+	PathSession     = "/v1/sessions/"      // + id: GET → SessionInfo; DELETE revokes → SessionInfo; POST …/end ends, …/resume lets a suspended one go on → SessionInfo; DELETE …/grants?grant= takes a grant back → SessionInfo; POST …/prove with a memfd → Proof
 	PathPolicyCheck = "/v1/policy/check"   // POST PolicyCheck → PolicyVerdict
 	PathAudit       = "/v1/audit"          // GET ?follow=1&last=N → one JSON audit record a line
 	PathAuditVerify = "/v1/audit/verify"   // POST AuditCheck → AuditVerdict

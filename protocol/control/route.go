@@ -26,6 +26,7 @@ var Routes = []Route{
 	{Method: "POST", Path: PathSession + "{id}/end", Out: SessionInfo{}, Does: "Ends a session whose workload has ended."},
 	{Method: "POST", Path: PathSession + "{id}/resume", Out: SessionInfo{}, Does: "Lets a session go on that was suspended because hosts repeated its secrets."},
 	{Method: "POST", Path: PathSession + "{id}/prove", Out: Proof{}, Does: "Searches the memory of the session's VM for its secrets. The memory comes as a descriptor beside the request (SCM_RIGHTS), from the process that registered the session."},
+	{Method: "DELETE", Path: PathSession + "{id}/grants", Query: []string{"grant"}, Out: SessionInfo{}, Does: "Takes back what a person has allowed for the rest of the session: such requests are asked about anew, and what is open to that host is cut within a second. `grant` is its id, and must be there."},
 	{Method: "POST", Path: PathConsole, In: ConsoleReport{}, Out: SessionInfo{}, Does: "Keeps what a session's VM said last on its console."},
 
 	{Method: "GET", Path: PathApprovals, Out: []Approval{}, Does: "The requests that wait for a person, that which has waited longest first."},

@@ -78,7 +78,7 @@ type SessionInfo struct {
 	BytesDown   uint64             `json:"bytes_down"`
 	Streams     int                `json:"streams"` // open now
 	Last        string             `json:"last,omitempty"`
-	Grants      []string           `json:"grants,omitempty"` // what a person has allowed for the rest of the session, as rules
+	Grants      []Grant            `json:"grants,omitempty"` // what a person has allowed for the rest of the session
 	Limits      *AgentLimits       `json:"limits,omitempty"`
 	Machine     *Machine           `json:"machine,omitempty"` // of torno run
 	Console     string             `json:"console,omitempty"` // what it said last; not escaped

@@ -66,6 +66,9 @@ func (g Grant) String() string {
 	return g.rule.String()
 }
 
+// Authority returns the authority that the grant is for.
+func (g Grant) Authority() protocol.Authority { return g.rule.authority }
+
 // Covers reports whether the grant is for a request, in every reading of its path.
 func (g Grant) Covers(method, scheme string, a protocol.Authority, path string) bool {
 	q, reason := newQuery(method, scheme, a)

@@ -111,7 +111,7 @@ func (s *Session) Info() control.SessionInfo {
 		Argv: slices.Clone(s.begun.Workload.Argv), Secrets: slices.Clone(s.begun.Secrets),
 		Requests: s.rec.Counters.Requests, Refused: s.rec.Counters.Refused,
 		BytesUp: s.rec.Counters.BytesUp, BytesDown: s.rec.Counters.BytesDown,
-		Machine: s.begun.Machine, Console: s.rec.Console, Grants: slices.Clone(s.rec.Grants),
+		Machine: s.begun.Machine, Console: s.rec.Console, Grants: grants(s.rec.Grants),
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 
 func newApprovalsCommand() *cobra.Command {
 	return group("approvals", "Decide on requests that wait for a person",
-		newApprovalsListCommand(), newApprovalsAllowCommand(), newApprovalsDenyCommand())
+		newApprovalsListCommand(), newApprovalsAllowCommand(), newApprovalsDenyCommand(), newApprovalsWithdrawCommand())
 }
 
 func newApprovalsListCommand() *cobra.Command {
@@ -189,7 +189,7 @@ func newApprovalsAllowCommand() *cobra.Command {
 With --session, what the line "--session" of the list names is allowed for the
 rest of the session: these methods, of this host, on these paths. Whatever else
 the rule matches is still asked about. "torno sessions show" lists what was
-allowed so, and "torno sessions revoke" ends all of it.`,
+allowed so, and "torno approvals withdraw" takes one back.`,
 		Example: "  torno approvals allow k2v9qa\n  torno approvals allow k2v9qa --session",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return decideApproval(cmd, control.ApprovalDecision{ID: args[0], Allow: true, Session: session})

@@ -133,7 +133,7 @@ func printSession(cmd *cobra.Command, i *control.SessionInfo) error {
 	}
 	rows = append(rows, ruleLimitsOf(i.Limits)...)
 	for _, g := range i.Grants {
-		rows = append(rows, [2]string{"granted", g})
+		rows = append(rows, [2]string{"granted", g.ID + "  " + g.Rule})
 	}
 	rows = append(rows, [2]string{"streams", strconv.Itoa(i.Streams)}, [2]string{"last", i.Last})
 	for _, row := range rows {
