@@ -45,11 +45,15 @@ var goBenches = []goBench{
 		{goal: goal{key: "Search/text cpu-s/GiB", name: "proof of 1 GiB of text", unit: "s", must: limits{most: 1.5}}},
 		{goal: goal{key: "Search/zero cpu-s/GiB", name: "proof of 1 GiB of zeros", unit: "s", must: limits{most: 1.5}}},
 	}},
-	{what: "signing", pkg: "./broker/internal/sign", pattern: "Benchmark(SigV4|SigV4A|Message|HMAC)$", cores: 1, time: "300ms", rows: []goRow{
-		{goal: goal{key: "SigV4 ns/op", name: "signing a small request, SigV4", unit: "µs", divide: 1e3, must: limits{most: 15}}},
-		{goal: goal{key: "SigV4A ns/op", name: "signing a small request, SigV4A", unit: "µs", divide: 1e3}},
-		{goal: goal{key: "HMAC/binance ns/op", name: "signing a small request, HMAC", unit: "µs", divide: 1e3, must: limits{most: 8}}},
-		{goal: goal{key: "Message/ed25519 ns/op", name: "signing a small request, RFC 9421, Ed25519", unit: "µs", divide: 1e3, must: limits{most: 40}}},
+	{what: "signing", pkg: "./broker/internal/sign", pattern: "BenchmarkSigned$", cores: 1, time: "300ms", rows: []goRow{
+		{goal: goal{key: "Signed/sigv4 cpu-ns/op", name: "signing a small request, SigV4", unit: "µs", divide: 1e3, must: limits{most: 15}}},
+		{goal: goal{key: "Signed/sigv4a cpu-ns/op", name: "signing a small request, SigV4A", unit: "µs", divide: 1e3}},
+		{goal: goal{key: "Signed/hmac cpu-ns/op", name: "signing a small request, HMAC in a field", unit: "µs", divide: 1e3, must: limits{most: 8}}},
+		{goal: goal{key: "Signed/hmac_query cpu-ns/op", name: "signing a small request, HMAC in the query", unit: "µs", divide: 1e3, must: limits{most: 8}}},
+		{goal: goal{key: "Signed/azure-storage cpu-ns/op", name: "signing a small request, Azure Storage", unit: "µs", divide: 1e3, must: limits{most: 8}}},
+		{goal: goal{key: "Signed/rfc9421_hmac-sha256 cpu-ns/op", name: "signing a small request, RFC 9421, HMAC", unit: "µs", divide: 1e3, must: limits{most: 8}}},
+		{goal: goal{key: "Signed/rfc9421_ed25519 cpu-ns/op", name: "signing a small request, RFC 9421, Ed25519", unit: "µs", divide: 1e3, must: limits{most: 40}}},
+		{goal: goal{key: "Signed/jwt-request_HS256 cpu-ns/op", name: "signing a small request, JWT, HS256", unit: "µs", divide: 1e3}},
 	}},
 	{what: "access tokens", pkg: "./broker/internal/mint", pattern: "BenchmarkCached$", cores: 1, time: "300ms", rows: []goRow{
 		{goal: goal{key: "Cached ns/op", name: "a token that is there", unit: "µs", divide: 1e3, must: limits{most: 1}}},

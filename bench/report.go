@@ -169,7 +169,7 @@ as torno's time. Memory is PSS: broker and guest. Idle connections: %d of nginx,
 Uploads that are signed anew (AWS Signature Version 4, chunks of 64 KiB) take turns with ones of the same bytes that are not.
 The audit's share is that of its stacks in CPU profiles of broker and guest under 32 connections (samples
 below package audit, hashing and writing included, of all samples of both). Scrubbing is go test -bench of
-package redact on one core, by CPU time, with all windows of 40 secrets; signing is that of package sign, by the clock. A proof searches for all windows of 50; its time is
+package redact on one core, by CPU time, with all windows of 40 secrets; signing is that of package sign, by CPU time, too. A proof searches for all windows of 50; its time is
 the processor's, with all pages present. The vsock device serves a driver in the same process, without a VM.
 `
 

@@ -23,7 +23,6 @@ import (
 
 	"torno.internal/protocol"
 	"torno.internal/protocol/control"
-	"torno.internal/protocol/secret"
 )
 
 // hmacSigner returns the signer of --as and --header.
@@ -379,25 +378,4 @@ func FuzzHMAC(f *testing.F) {
 			}
 		}
 	})
-}
-
-// BenchmarkHMAC is one small request, planned and signed.
-func BenchmarkHMAC(b *testing.B) {
-	for _, preset := range []string{"stripe", "binance", "coinbase-exchange"} {
-		b.Run(preset, func(b *testing.B) {
-			s, value := hmacSigner(b, "hmac:preset="+preset), secret.New([]byte(verifiers[preset].value))
-			r := &Request{Method: "POST", Host: "api.example.org", Target: "/api/v3/order?symbol=LTCBTC&side=BUY", Content: []byte(`{"quantity":1}`), Whole: true,
-				Fields: protocol.Fields{{Name: "content-type", Value: "application/json"}}}
-			b.ReportAllocs()
-			for b.Loop() {
-				p, err := s.Plan(r)
-				if err != nil {
-					b.Fatal(err)
-				}
-				if _, err := p.Sign(value, r, testNow); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
 }

@@ -249,26 +249,6 @@ func TestJWTAgainstPackage(t *testing.T) {
 	}
 }
 
-// BenchmarkJWTRequest is one small request, planned and signed.
-func BenchmarkJWTRequest(b *testing.B) {
-	for _, alg := range []string{"HS256", "EdDSA", "ES256", "RS256"} {
-		b.Run(alg, func(b *testing.B) {
-			text, _ := testKey(b, alg)
-			s, value, r := jwtSigner(b, "jwt-request:kid=k1,iss=me,alg="+alg, `{"req":"{method} {url}"}`), secret.New([]byte(text)), tokenRequest()
-			b.ReportAllocs()
-			for b.Loop() {
-				p, err := s.Plan(r)
-				if err != nil {
-					b.Fatal(err)
-				}
-				if _, err := p.Sign(value, r, testNow); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-}
-
 // FuzzJWT signs hostile requests with claims about all of them: what comes out is one token, whose claims are JSON.
 func FuzzJWT(f *testing.F) {
 	f.Add("GET", "/a?b=c", "text/plain", "content")

@@ -347,28 +347,6 @@ func TestMessageRefused(t *testing.T) {
 	}
 }
 
-// BenchmarkMessage is one small request, planned and signed.
-func BenchmarkMessage(b *testing.B) {
-	for _, alg := range []string{"ed25519", "ecdsa-p256-sha256", "hmac-sha256"} {
-		b.Run(alg, func(b *testing.B) {
-			text, _ := testKey(b, alg)
-			value, s := secret.New([]byte(text)), newTestSigner(b, "rfc9421:keyid=k1,alg="+alg)
-			r := &Request{Method: "POST", Host: "api.example.org", Target: "/a/b?c=d", Content: []byte("content"), Whole: true,
-				Fields: protocol.Fields{{Name: "content-type", Value: "text/plain"}}}
-			b.ReportAllocs()
-			for b.Loop() {
-				p, err := s.Plan(r)
-				if err != nil {
-					b.Fatal(err)
-				}
-				if _, err := p.Sign(value, r, testNow); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-}
-
 // FuzzDigest reads anything as a Content-Digest: what is read is written again as it was.
 func FuzzDigest(f *testing.F) {
 	f.Add(newDigest(crypto.SHA256, nil).String())

@@ -407,24 +407,3 @@ func FuzzSigV4(f *testing.F) {
 		}
 	})
 }
-
-// BenchmarkSigV4 is one small request, planned and signed.
-func BenchmarkSigV4(b *testing.B) {
-	s := newTestSigner(b, "sigv4:service=s3,region=eu-central-1")
-	r := &Request{Method: "GET", Host: testHost, Target: "/bucket/key?list-type=2&prefix=a", Whole: true, Fields: protocol.Fields{
-		claimed(scope{"eu-central-1", "s3"}, "host;x-amz-content-sha256;x-amz-date"),
-		{Name: "x-amz-date", Value: "20261128T000000Z"}, {Name: "x-amz-content-sha256", Value: emptyHash}, {Name: "user-agent", Value: "x"}}}
-	out := *r
-	out.Fields = r.Fields.Clone().DelFunc(func(f protocol.Field) bool { return s.Strip(f.Name) })
-	value := secret.New([]byte(testID + ":" + testSecret))
-	b.ReportAllocs()
-	for b.Loop() {
-		p, err := s.Plan(r)
-		if err != nil {
-			b.Fatal(err)
-		}
-		if _, err := p.Sign(value, &out, testNow); err != nil {
-			b.Fatal(err)
-		}
-	}
-}

@@ -18,7 +18,6 @@ import (
 
 	"torno.internal/protocol"
 	"torno.internal/protocol/control"
-	"torno.internal/protocol/secret"
 )
 
 // testKeyPair derives the key pair of the tests' keys.
@@ -417,23 +416,4 @@ func FuzzSigV4AChunks(f *testing.F) {
 			t.Fatalf("%d bytes became %d", len(in), out.Len())
 		}
 	})
-}
-
-// BenchmarkSigV4A is one small request, planned and signed for all regions.
-func BenchmarkSigV4A(b *testing.B) {
-	s := newTestSigner(b, "sigv4:service=s3,regions=*")
-	r := &Request{Method: "GET", Host: testHost, Target: "/key?list-type=2", Whole: true, Fields: append(asymmetric("*"), protocol.Field{Name: "x-amz-content-sha256", Value: emptyHash})}
-	out := *r
-	out.Fields = r.Fields.Clone().DelFunc(func(f protocol.Field) bool { return s.Strip(f.Name) })
-	value := secret.New([]byte(testID + ":" + testSecret))
-	b.ReportAllocs()
-	for b.Loop() {
-		p, err := s.Plan(r)
-		if err != nil {
-			b.Fatal(err)
-		}
-		if _, err := p.Sign(value, &out, testNow); err != nil {
-			b.Fatal(err)
-		}
-	}
 }
