@@ -93,6 +93,11 @@ func TestArchitecture(t *testing.T) {
 			t.Errorf("docs/architecture.md draws host/%s, which is not there", name[1])
 		}
 	}
+	for _, name := range regexp.MustCompile(`(?m)^     (\w+) .*\|`).FindAllStringSubmatch(page, -1) {
+		if _, err := os.Stat(filepath.Join("guest/internal", name[1])); err != nil {
+			t.Errorf("docs/architecture.md draws guest/%s, which is not there", name[1])
+		}
+	}
 	for _, name := range regexp.MustCompile(`(?m) {5,}(session|policy|credential|sign|mint|upstream|redact|audit|store|keyring) +\S`).FindAllStringSubmatch(page, -1) {
 		if _, err := os.Stat(filepath.Join("broker/internal", name[1])); err != nil {
 			t.Errorf("docs/architecture.md draws broker/%s, which is not there", name[1])

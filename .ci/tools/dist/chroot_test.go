@@ -66,6 +66,16 @@ func TestLintian(t *testing.T) {
 	}
 }
 
+// TestCompletions has each shell read what it completes with.
+func TestCompletions(t *testing.T) {
+	needDist(t)
+	root := t.TempDir()
+	run(t, "dpkg-deb", "-x", one(t, dist(t, "../../..", "v0.1.0", "amd64"), "*.deb"), root)
+	run(t, "bash", "-n", root+"/usr/share/bash-completion/completions/torno")
+	run(t, "zsh", "-n", root+"/usr/share/zsh/vendor-completions/_torno")
+	run(t, "fish", "--no-execute", root+"/usr/share/fish/vendor_completions.d/torno.fish")
+}
+
 // base makes a root file system of Debian with systemd's programs, which nothing boots, once for all tests.
 var base = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "torno-root")

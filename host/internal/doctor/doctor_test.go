@@ -171,6 +171,11 @@ func TestPrivate(t *testing.T) {
 		t.Fatal(err)
 	}
 	wants(t, Private(link), StateFail, "symbolic link")
+	for _, path := range []string{link, "/dev/null"} { // what may have come in between
+		if err := withoutOthers(path); err == nil {
+			t.Errorf("%s was changed", path)
+		}
+	}
 	wants(t, Private(elsewhere), StateFail, "not a directory")
 	if os.Geteuid() == 0 {
 		if err := os.Chown(dir, 65534, -1); err != nil {

@@ -32,7 +32,7 @@ func Private(dir string, but ...string) Finding {
 	case !owned(info):
 		return Fail("run torno as its owner, or name another place", "%s belongs to user %d", dir, info.Sys().(*syscall.Stat_t).Uid)
 	case info.Mode().Perm()&0o077 != 0:
-		return Fail("", "others can reach %s", dir).With(Fix{What: "chmod 700 " + dir, Do: func() error { return os.Chmod(dir, 0o700) }})
+		return Fail("", "others can reach %s", dir).With(Fix{What: "chmod 700 " + dir, Do: func() error { return withoutOthers(dir) }})
 	}
 	open, err := openFiles(dir, but)
 	if err != nil {
@@ -91,7 +91,7 @@ func openFiles(dir string, but []string) ([]string, error) {
 	return open, err
 }
 
-// withoutOthers takes a file's modes for others away, if it is a regular one now, too.
+// withoutOthers takes the modes for others away from a file or directory. It must be ours, and no link, when that is done, too.
 func withoutOthers(path string) error {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -102,8 +102,8 @@ func withoutOthers(path string) error {
 	if err != nil {
 		return err
 	}
-	if !info.Mode().IsRegular() || !owned(info) {
-		return fmt.Errorf("%s is no file of ours any more", path)
+	if !owned(info) || !info.IsDir() && !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is no longer what it was", path)
 	}
 	return f.Chmod(info.Mode().Perm() &^ 0o077)
 }
