@@ -16,9 +16,10 @@ GOLANGCI     = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.7.2
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: ## build bin/torno and bin/torno-guest
+build: ## build bin/torno, bin/torno-guest and bin/torno-plugin-*
 	$(GO) build -trimpath -ldflags='$(LDFLAGS)' -o bin/torno ./host
 	$(GO) build -trimpath -ldflags='$(LDFLAGS)' -o bin/torno-guest ./guest
+	@for p in plugins/*/; do $(GO) build -trimpath -ldflags='$(LDFLAGS)' -o bin/torno-plugin-$$(basename $$p) ./$$p || exit 1; done
 
 deps: ## install what the demo and the tests need (apt, root or sudo), or say what is missing
 	@.ci/deps

@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"torno.internal/host/internal/dotenv"
+	"torno.internal/protocol/dotenv"
 	"torno.internal/protocol/control"
 	"torno.internal/protocol/secret"
 )
