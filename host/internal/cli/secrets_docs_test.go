@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -21,7 +22,39 @@ import (
 )
 
 // TestSchemesPage runs every command of docs/schemes.md.
-func TestSchemesPage(t *testing.T) {
+func TestSchemesPage(t *testing.T) { runPage(t, "docs/schemes.md", 43, schemeFiles(t)) }
+
+// TestSchemesOfREADME runs every command of the README's table, which has a row for each scheme.
+func TestSchemesOfREADME(t *testing.T) {
+	files := schemeFiles(t)
+	host, private := newHostKey(t)
+	block, err := ssh.MarshalPrivateKey(private, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files["id_ed25519"], files["known"] = string(pem.EncodeToMemory(block)), knownhosts.Line([]string{"git.example.org"}, host)+"\n"
+	runPage(t, "README.md", len(control.Schemes()), files)
+	page, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, scheme := range control.Schemes() {
+		as := " --as " + scheme
+		switch scheme {
+		case control.SchemeBearer:
+			as = " --host"
+		case control.SchemeHeader:
+			as = " --header"
+		}
+		if !regexp.MustCompile("(?m)^\\| " + scheme + " \\| .* \\| `torno secrets set my-agent [^`]*" + as).Match(page) {
+			t.Errorf("the README has no row of %s", scheme)
+		}
+	}
+}
+
+// schemeFiles are what the commands of the pages of schemes read.
+func schemeFiles(t *testing.T) map[string]string {
+	t.Helper()
 	key := privatePEM(t)
 	files := map[string]string{"client.pem": clientPEM(t), "key.pem": key, "token.jwt": "eyJh.eyJi.bWFkZSB1cA\n", "secret": "made-up-0123456789:abcdefghij\n"}
 	addKeys(files)
@@ -36,7 +69,7 @@ func TestSchemesPage(t *testing.T) {
 		}
 		files[name] = string(b)
 	}
-	runPage(t, "schemes.md", 43, files)
+	return files
 }
 
 // addKeys adds the files that schemes of HMACs are set with.
@@ -76,23 +109,26 @@ func TestSSHPage(t *testing.T) {
 	if err := os.WriteFile(os.Getenv("HOME")+"/.ssh/known_hosts", []byte(known), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	runPage(t, "ssh.md", 4, map[string]string{"id_ed25519": string(pem.EncodeToMemory(block)), "known": known})
+	runPage(t, "docs/ssh.md", 4, map[string]string{"id_ed25519": string(pem.EncodeToMemory(block)), "known": known})
 }
 
 // TestPostgresPage runs every command of docs/postgres.md that sets a password.
 func TestPostgresPage(t *testing.T) {
-	runPage(t, "postgres.md", 5, map[string]string{"address": "postgresql://app:made-up-0123456789@db.example.org:5432/app\n", "password": "made-up-0123456789\n"})
+	runPage(t, "docs/postgres.md", 5, map[string]string{"address": "postgresql://app:made-up-0123456789@db.example.org:5432/app\n", "password": "made-up-0123456789\n"})
 }
 
 // runPage runs every command of a page that sets a secret, of which there are at least so many, beside files.
 func runPage(t *testing.T, name string, least int, files map[string]string) {
 	t.Helper()
-	page, err := os.ReadFile("../../../docs/" + name)
+	page, err := os.ReadFile("../../../" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	b := newBroker(t)
 	t.Chdir(t.TempDir())
+	if err := os.WriteFile(filepath.Base(name), page, 0o600); err != nil { // the caller may look at it
+		t.Fatal(err)
+	}
 	for name, content := range files {
 		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
