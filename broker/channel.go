@@ -121,6 +121,7 @@ func (s *live) hello(req protocol.HelloRequest) (protocol.HelloResponse, error) 
 		Capture:   protocol.Capture{},
 		OwnEgress: s.record.OwnEgress(),
 		SSH:       s.describeSSH(),
+		Tunnels:   s.terms.Load().policy.Tunnels(),
 		Status:    s.status(),
 	}, nil
 }

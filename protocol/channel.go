@@ -51,6 +51,10 @@ type HelloResponse struct {
 
 	SSH *SSH `json:"ssh,omitempty"` // nil: the session has no SSH key
 
+	// Tunnels are host:port, or *.host:port for all below the host, of hosts that a tunnel rule names: TLS to them is not ended in the
+	// guest, which asks for a tunnel instead. At most MaxTunnels.
+	Tunnels []string `json:"tunnels,omitempty"`
+
 	Status json.RawMessage `json:"status,omitempty"` // what the workload may know of its session, for StatusFile
 }
 
@@ -58,6 +62,9 @@ type HelloResponse struct {
 type SSH struct {
 	KnownHosts []string `json:"known_hosts"` // lines of known_hosts (sshd(8)), for the machine's clients
 }
+
+// MaxTunnels bounds HelloResponse.Tunnels.
+const MaxTunnels = 128
 
 // StatusFile is where the workload finds HelloResponse.Status.
 const StatusFile = "/run/torno/status"

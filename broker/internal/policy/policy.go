@@ -117,6 +117,25 @@ func compileSide(file, table string, e control.Egress) (side, []error) {
 	return s, append(errs, strayInTunnels(file, table, s.tunnel)...)
 }
 
+// Tunnels returns the hosts that the agent file's tunnel rules name, as host:port or *.host:port, each once: those that a tunnel may
+// be asked for. Whether there is one is decided for each connection. There are at most protocol.MaxTunnels.
+func (p *Policy) Tunnels() []string {
+	var all []string
+	if p.file.tunnel == nil {
+		return nil
+	}
+	for _, r := range p.file.tunnel.rules {
+		text := r.authority.String()
+		if r.wildcard {
+			text = "*." + text
+		}
+		if !slices.Contains(all, text) && len(all) < protocol.MaxTunnels {
+			all = append(all, text)
+		}
+	}
+	return all
+}
+
 // strayInTunnels refuses tunnel rules that name what a tunnel does not have.
 func strayInTunnels(file, table string, tunnel *list) []error {
 	var errs []error

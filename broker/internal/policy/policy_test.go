@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -293,5 +294,26 @@ func TestAudienceTunnels(t *testing.T) {
 	}
 	if _, err := Compile(control.AgentPolicy{Egress: control.Egress{Tunnel: []string{"db.example:5432"}}}, nil, []Origin{o}); err == nil {
 		t.Error("a tunnel to a database, which would carry no credential, is accepted")
+	}
+}
+
+// Tunnels are asked for where the agent file's rules name a host, whatever else decides on them.
+func TestTunnelHosts(t *testing.T) {
+	file := control.AgentPolicy{Name: "a", Egress: control.Egress{Tunnel: []string{"b.example", "*.b.example:8883", "b.example:443", "[2001:db8::1]:22"}, Deny: []string{"b.example"}}}
+	p, err := Compile(file, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := p.Tunnels(), []string{"b.example:443", "*.b.example:8883", "[2001:db8::1]:22"}; !cmp.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	for i := range 2 * protocol.MaxTunnels {
+		file.Egress.Tunnel = append(file.Egress.Tunnel, fmt.Sprintf("h%d.example", i))
+	}
+	if p, err = Compile(file, nil, nil); err != nil || len(p.Tunnels()) != protocol.MaxTunnels {
+		t.Errorf("%d hosts, %v", len(p.Tunnels()), err)
+	}
+	if p, err = Compile(control.AgentPolicy{Name: "a"}, nil, nil); err != nil || p.Tunnels() != nil {
+		t.Errorf("%q, %v", p.Tunnels(), err)
 	}
 }

@@ -85,7 +85,7 @@ func (g *guest) use(hello *protocol.HelloResponse) error {
 
 // startFront serves what the capture catches and the explicit proxy, and follows the broker's events.
 func (g *guest) startFront(ctx context.Context) error {
-	f := front.New(front.Config{Pool: g.pool, Leaf: g.channel, NameOf: g.table.NameOf, Log: g.Log})
+	f := front.New(front.Config{Pool: g.pool, Leaf: g.channel, NameOf: g.table.NameOf, Log: g.Log, Tunnels: g.hello.Tunnels})
 	g.serve("capture", func(ctx context.Context) error { return f.Serve(ctx, g.caught) })
 	g.serve("events", g.followEvents)
 	if g.attached { // other users of the machine could ask a proxy

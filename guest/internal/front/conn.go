@@ -93,8 +93,16 @@ func (c *conn) begin(ctx context.Context, nc net.Conn) error {
 }
 
 func (c *conn) beginTLS(ctx context.Context, s *sniffed) error {
+	s.keeps = c.front.passing.ports[c.port]
+	return c.endTLS(ctx, s)
+}
+
+// endTLS ends TLS here, unless the client hello says that it passes through a tunnel.
+func (c *conn) endTLS(ctx context.Context, s *sniffed) error {
 	t := tls.Server(s, c.front.tls)
-	if err := t.HandshakeContext(ctx); err != nil {
+	if err := t.HandshakeContext(ctx); errors.Is(err, errPasses) {
+		return c.passTLS(ctx, s)
+	} else if err != nil {
 		return fmt.Errorf("TLS with the client: %w", err)
 	}
 	_ = s.SetDeadline(time.Time{})
@@ -272,6 +280,11 @@ type sniffed struct {
 	have  int  // bytes of first that were read
 	given int  // and given back
 	hasty bool // Read returns errNothing instead of waiting
+
+	keeps bool   // what is read is kept, until the client hello is whole
+	kept  []byte // so far
+	again []byte // what was kept, to be read once more
+	muted bool   // what is written goes nowhere
 }
 
 // sshPreface is how SSH's clients begin, on whatever port (RFC 4253 §4.2).
@@ -298,6 +311,26 @@ func (s *sniffed) begins(preface string) bool {
 }
 
 func (s *sniffed) Read(p []byte) (int, error) {
+	if len(s.again) > 0 {
+		n := copy(p, s.again)
+		s.again = s.again[n:]
+		return n, nil
+	}
+	n, err := s.read(p)
+	if s.keeps {
+		s.kept = append(s.kept, p[:n]...)
+	}
+	return n, err
+}
+
+func (s *sniffed) Write(p []byte) (int, error) {
+	if s.muted {
+		return len(p), nil
+	}
+	return s.Corked.Write(p)
+}
+
+func (s *sniffed) read(p []byte) (int, error) {
 	if s.given == s.have {
 		if s.hasty {
 			return s.readNow(p)

@@ -26,30 +26,36 @@ type Leafer interface {
 	Leaf(ctx context.Context, name string, key []byte) (*protocol.LeafResponse, error)
 }
 
-// A Config says where exchanges and leaves come from. All members are needed.
+// A Config says where exchanges and leaves come from. All members but Tunnels are needed.
 type Config struct {
 	Pool   *relay.Pool
 	Leaf   Leafer
 	NameOf func(netip.Addr) (string, bool) // the name that a synthetic address stands for
 	Log    *slog.Logger
+
+	// Tunnels are host:port, or *.host:port, of hosts whose TLS passes through tunnels if the broker lets it. None: all
+	// TLS ends here.
+	Tunnels []string
 }
 
 // A Front serves captured connections. It is safe for concurrent use.
 type Front struct {
 	Config
-	tls *tls.Config
+	tls     *tls.Config
+	passing passing
 }
 
 // New returns a Front.
 func New(c Config) *Front {
-	f := &Front{Config: c}
+	f := &Front{Config: c, passing: newPassing(c.Tunnels)}
 	leaves := newLeaves(c.Leaf)
 	f.tls = &tls.Config{
 		MinVersion:       tls.VersionTLS12,
 		CurvePreferences: []tls.CurveID{tls.X25519, tls.CurveP256}, // nobody records loopback
 		// The first that the client offers too is spoken: HTTP/2, which costs more, with those alone that
 		// offer nothing else.
-		NextProtos: []string{"http/1.1", "http/1.0", "h2", protoPostgres},
+		NextProtos:         []string{"http/1.1", "http/1.0", "h2", protoPostgres},
+		GetConfigForClient: f.passes,
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			name, err := f.certificateName(hello)
 			if err != nil {

@@ -22,7 +22,12 @@ func (c *conn) tunnel(ctx context.Context, s *sniffed) error {
 
 // tunnelFor asks for a tunnel for a client on nc, which is s or TLS over it. speaks says that it speaks PostgreSQL.
 func (c *conn) tunnelFor(ctx context.Context, s *sniffed, nc net.Conn, speaks bool) error {
-	stream, err := c.openTunnel(ctx)
+	name, err := c.nameFor("")
+	if err != nil {
+		c.reset()
+		return err
+	}
+	stream, err := c.openTunnel(ctx, name)
 	if err != nil && speaks {
 		return errors.Join(err, c.refusePostgres(ctx, s, nc, reasonOf(err)))
 	}
@@ -53,12 +58,8 @@ func (c *conn) tunnelFor(ctx context.Context, s *sniffed, nc net.Conn, speaks bo
 	return c.carryTunnel(stream, inside)
 }
 
-// openTunnel returns the stream of a tunnel that the broker has opened.
-func (c *conn) openTunnel(ctx context.Context) (*relay.Stream, error) {
-	name, err := c.nameFor("")
-	if err != nil {
-		return nil, err
-	}
+// openTunnel returns the stream of a tunnel to a host that the broker has opened.
+func (c *conn) openTunnel(ctx context.Context, name string) (*relay.Stream, error) {
 	c.req = protocol.Request{Method: "CONNECT", Authority: protocol.Authority{Host: name, Port: c.port}.String()}
 	if c.dialledText != "" {
 		c.req.Fields = protocol.Fields{{Name: protocol.FieldDialled, Value: c.dialledText}}
