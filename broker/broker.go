@@ -51,6 +51,7 @@ type Config struct {
 	Ready    func()                         // called once the control socket answers; nil: nobody waits
 	Reread   func() (control.Config, error) // reads the operator's file again; nil: there is none
 
+	unlocked    *Locked                                            // that waited for the passphrase; nil: none did
 	tokenFresh  time.Duration                                      // mint.Minter.Fresh
 	listenVSOCK func(transport.Addr, uint32) (net.Listener, error) // nil: the kernel's
 }
@@ -121,6 +122,7 @@ func Open(cfg Config) (*Broker, error) {
 	}
 	b.sources = source.New(pluginFetcher{b.plugins}, b.sourceChanged)
 	b.recordStart()
+	cfg.unlocked.record(b)
 	b.upstream = upstream.New(uc)
 	b.mints = mint.New(fetcher{b.upstream}, b.noteMint)
 	b.mints.Fresh = cfg.tokenFresh

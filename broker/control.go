@@ -19,6 +19,7 @@ func (b *Broker) router() *ctlserver.Router {
 	mux.Handle("POST "+control.PathReload, ctlserver.Get(b.log, b.reload))
 	mux.Handle("GET "+control.PathPublicKey, ctlserver.Get(b.log, b.publicKey))
 	mux.Handle("GET "+control.PathKey, ctlserver.Get(b.log, b.keyInfo))
+	mux.Handle("POST "+control.PathUnlock, ctlserver.Handle(b.log, b.unlock))
 	mux.Handle("POST "+control.PathKey+"/rotate", ctlserver.Get(b.log, b.rotateKey))
 	mux.Handle("POST "+control.PathKey+"/protect", ctlserver.Handle(b.log, b.protectKey))
 	mux.Handle("POST "+control.PathKey+"/split", ctlserver.Handle(b.log, b.recordSplit))

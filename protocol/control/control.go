@@ -10,6 +10,7 @@ const (
 	PathHealth      = "/v1/health"         // GET → Health
 	PathPublicKey   = "/v1/public-key"     // GET → PublicKey
 	PathKey         = "/v1/key"            // GET → KeyInfo; POST …/rotate → KeyInfo at once, the rotation goes on; POST …/protect KeyProtection → KeyInfo; POST …/split KeySplit → KeyInfo: records that it is done
+	PathUnlock      = "/v1/key/unlock"     // POST KeyUnlock → KeyInfo
 	PathStore       = "/v1/store"          // GET …/backup → a backup, as bytes; POST …/verify → StoreVerdict
 	PathPresets     = "/v1/presets"        // GET → []Preset; ?name=KEY → []Preset with at most one
 	PathSecrets     = "/v1/secrets"        // GET ?agent=&after=&limit= → []SecretInfo; POST []SealedSecret → []SecretInfo, all or nothing; DELETE ?agent=&name= → SecretInfo
@@ -36,7 +37,7 @@ const SocketName = "control"
 
 // An Error is the body of every response whose status is 400 or above.
 type Error struct {
-	Code    string `json:"code"`           // stable, for programs: "not_found", "conflict", "invalid", "busy", "missing_secret", "untrusted", "tampered", "damaged", "internal"
+	Code    string `json:"code"`           // stable, for programs: "not_found", "conflict", "invalid", "busy", "missing_secret", "untrusted", "tampered", "locked", "damaged", "internal"
 	Message string `json:"message"`        // for people
 	Hint    string `json:"hint,omitempty"` // what to do about it
 }
@@ -52,6 +53,7 @@ const (
 	CodeMissingSecret = "missing_secret" // the agent file declares a secret that is not set
 	CodeUntrusted     = "untrusted"      // the agent file is not approved, or has changed since
 	CodeTampered      = "tampered"       // something was changed outside of torno
+	CodeLocked        = "locked"         // a passphrase protects the broker's key, and nobody has given it yet
 	CodeDamaged       = "damaged"        // the store's file is damaged: nothing is read or written until it is restored
 	CodeInternal      = "internal"       // the broker failed; its log says why
 )
@@ -63,5 +65,6 @@ type Health struct {
 	PID      int       `json:"pid"`
 	Started  time.Time `json:"started"`
 	StateDir string    `json:"state_dir"`
-	Sessions int       `json:"sessions"` // live ones
+	Sessions int       `json:"sessions"`         // live ones
+	Locked   bool      `json:"locked,omitempty"` // it waits for the passphrase of its key, and answers nothing else
 }

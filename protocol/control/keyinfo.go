@@ -13,7 +13,13 @@ type KeyInfo struct {
 	ID        string       `json:"id"`                 // of the public key that secrets are sealed to
 	Protected string       `json:"protected"`          // what the key file is encrypted under: "none", "passphrase", "credential", "command"
 	Rotation  *KeyRotation `json:"rotation,omitempty"` // under way
+	Locked    bool         `json:"locked,omitempty"`   // the broker waits for the passphrase, and knows nothing else of it
 	Problem   string       `json:"problem,omitempty"`  // why the last rotation stopped; it goes on when asked again
+}
+
+// KeyUnlock gives the passphrase to a broker that waits for it.
+type KeyUnlock struct {
+	Passphrase []byte `json:"passphrase"`
 }
 
 // KeyRotation is how far a rotation is.

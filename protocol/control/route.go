@@ -50,6 +50,7 @@ var Routes = []Route{
 	{Method: "POST", Path: PathPluginCheck, In: PluginCheck{}, Out: PluginReport{}, Does: "Starts a plugin apart from the one that serves, tries it, and says how far it got. What it fetched is not shown."},
 
 	{Method: "GET", Path: PathKey, Out: KeyInfo{}, Does: "What can be said of the broker's private key."},
+	{Method: "POST", Path: PathUnlock, In: KeyUnlock{}, Out: KeyInfo{}, Does: "Gives the passphrase to a broker that waits for it. Until then it answers this, `/v1/health` and `/v1/key`, and all else with `locked`. A wrong one is `untrusted`, and the next is `busy` for a second, then two, up to a minute."},
 	{Method: "POST", Path: PathKey + "/rotate", Out: KeyInfo{}, Does: "Begins to seal all to a new key, and returns at once."},
 	{Method: "POST", Path: PathKey + "/protect", In: KeyProtection{}, Out: KeyInfo{}, Does: "Changes what opens the key file."},
 	{Method: "POST", Path: PathKey + "/split", In: KeySplit{}, Out: KeyInfo{}, Does: "Records that shares of the key were made."},

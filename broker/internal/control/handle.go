@@ -72,6 +72,7 @@ var statusOf = map[string]int{
 	control.CodeMissingSecret: http.StatusUnprocessableEntity,
 	control.CodeUntrusted:     http.StatusForbidden,
 	control.CodeTampered:      http.StatusConflict,
+	control.CodeLocked:        http.StatusServiceUnavailable,
 	control.CodeDamaged:       http.StatusInternalServerError,
 }
 

@@ -48,6 +48,15 @@ func MakeDir(dir string) error {
 // Listen listens on the Unix socket at path, which it makes with mode 0600 in a private directory. A
 // stale socket is replaced; one that answers is a *BusyError. Peers of another user are turned away.
 func Listen(path string) (net.Listener, error) {
+	ln, err := ListenBare(path)
+	if err != nil {
+		return nil, err
+	}
+	return &ownListener{ln}, nil
+}
+
+// ListenBare is Listen for who adopts the listener later.
+func ListenBare(path string) (net.Listener, error) {
 	if len(path) > maxSocketPath {
 		return nil, fmt.Errorf("socket path %q is %d bytes, more than the %d that fit", path, len(path), maxSocketPath)
 	}
@@ -61,11 +70,7 @@ func Listen(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	ln, err := transport.Listen(addr, 0)
-	if err != nil {
-		return nil, err
-	}
-	return &ownListener{ln}, nil
+	return transport.Listen(addr, 0)
 }
 
 // Adopt returns a listener of a Unix socket that somebody else has made for us, which turns away peers of another user as
@@ -108,3 +113,15 @@ func (l *ownListener) Accept() (net.Conn, error) {
 		c.Close()
 	}
 }
+
+// A Lease lends a listener to one server, which may close it, and takes it back: who connects in between waits.
+type Lease struct {
+	net.Listener
+	Deadline func(time.Time) error // of accepting on it
+}
+
+// Close has Accept return, and leaves the listener open.
+func (l *Lease) Close() error { return l.Deadline(time.Unix(1, 0)) }
+
+// Return lets the next server accept.
+func (l *Lease) Return() error { return l.Deadline(time.Time{}) }

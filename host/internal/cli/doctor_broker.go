@@ -51,7 +51,9 @@ func (d *diagnosis) store(ctx context.Context) doctor.Finding {
 	if err != nil {
 		return failed(err, "")
 	}
-	if _, err := c.health(ctx); err == nil {
+	if h, err := c.health(ctx); err == nil && h.Locked {
+		return doctor.Warn("torno key unlock", "locked: the broker waits for the passphrase of its key")
+	} else if err == nil {
 		return doctor.OK("open; its key is protected by: %s", protection)
 	}
 	if pid := lockHolder(filepath.Join(dir, "lock")); pid != 0 {
@@ -155,6 +157,9 @@ func (d *diagnosis) sessions(ctx context.Context) doctor.Finding {
 		return failed(err, "")
 	}
 	var infos []control.SessionInfo
+	if h, err := c.health(ctx); err == nil && h.Locked {
+		return doctor.OK("none are known: the broker is locked")
+	}
 	if err := c.do(ctx, "GET", control.PathSessions, nil, &infos); err != nil {
 		return doctor.OK("none: no broker runs")
 	}

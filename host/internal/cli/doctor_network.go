@@ -75,8 +75,10 @@ func (d *diagnosis) upstreams(ctx context.Context) doctor.Finding {
 	if err != nil {
 		return failed(err, "")
 	}
-	if _, err := c.health(ctx); err != nil {
+	if h, err := c.health(ctx); err != nil {
 		return doctor.OK("none are known: no broker runs")
+	} else if h.Locked {
+		return doctor.OK("none are known: the broker is locked")
 	}
 	var infos []control.SecretInfo
 	if err := c.do(ctx, "GET", control.PathSecrets, nil, &infos); err != nil {

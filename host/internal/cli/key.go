@@ -14,8 +14,8 @@ import (
 )
 
 func newKeyCommand() *cobra.Command {
-	return group("key", "Rotate, protect, split and recover the broker's key",
-		newKeyShowCommand(), newKeyRotateCommand(), newKeyProtectCommand(), newKeySplitCommand(), newKeyRecoverCommand())
+	return group("key", "Rotate, protect, unlock, split and recover the broker's key",
+		newKeyShowCommand(), newKeyRotateCommand(), newKeyProtectCommand(), newKeyUnlockCommand(), newKeySplitCommand(), newKeyRecoverCommand())
 }
 
 func newKeyShowCommand() *cobra.Command {
@@ -45,6 +45,10 @@ func printKey(cmd *cobra.Command, info control.KeyInfo, asJSON bool) error {
 	out := cmd.OutOrStdout()
 	if asJSON {
 		return printJSON(out, info)
+	}
+	if info.Locked {
+		fmt.Fprintf(out, "locked, protected by: %s\n", info.Protected)
+		return nil
 	}
 	fmt.Fprintf(out, "key %s, protected by: %s\n", info.ID, info.Protected)
 	if info.Rotation != nil {

@@ -42,6 +42,17 @@ func readPassphrase(cmd *cobra.Command, fd int) func() (secret.Value, error) {
 	}
 }
 
+// mustWait reports whether a passphrase protects the key and nobody is there to give it.
+func mustWait(stateDir string) bool {
+	protected, err := broker.KeyProtection(stateDir)
+	if err != nil || protected != broker.ProtectedByPassphrase || isTerminal(os.Stdin) {
+		return false
+	}
+	s, ok, err := broker.SystemdCredential(passphraseCredential)
+	s.Wipe()
+	return !ok && err == nil
+}
+
 // newPassphrase asks for a passphrase that will protect the key: twice on a terminal, else a line of input.
 func newPassphrase(cmd *cobra.Command) (secret.Value, error) {
 	if isTerminal(os.Stdin) {

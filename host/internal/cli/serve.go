@@ -39,7 +39,8 @@ it takes over the control socket and says when it is ready: docs/systemd.md.
 
 Where a passphrase protects the key (torno key protect) it is read from
 --passphrase-fd, else from a credential of systemd named torno-passphrase, else
-asked for on the terminal.`,
+asked for on the terminal. Without any of these the broker comes up locked: it
+says so to whoever asks and does nothing else, until "torno key unlock".`,
 		Example: "  torno serve\n  torno serve --config /etc/torno/broker.toml --log debug",
 		Args:    exactArgs(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -50,7 +51,7 @@ asked for on the terminal.`,
 			}
 			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: l}))
 			c := broker.Config{IdleExit: idle, Version: version, Log: log, Passphrase: readPassphrase(cmd, passphraseFD)}
-			return serve(cmd, c, path)
+			return serve(cmd, c, path, idle == 0 && passphraseFD < 0)
 		},
 	}
 	cmd.Flags().StringVar(&path, "config", "", "the operator's `file`")
@@ -60,7 +61,8 @@ asked for on the terminal.`,
 	return cmd
 }
 
-func serve(cmd *cobra.Command, c broker.Config, path string) error {
+// serve runs a broker. mayWait says that it may wait for its passphrase where nobody can be asked.
+func serve(cmd *cobra.Command, c broker.Config, path string, mayWait bool) error {
 	var err error
 	if c.StateDir, err = stateDir(); err != nil {
 		return err
@@ -80,6 +82,14 @@ func serve(cmd *cobra.Command, c broker.Config, path string) error {
 		return err
 	}
 	defer unit.Close()
+	if mayWait && mustWait(c.StateDir) {
+		if c, err = unit.wait(cmd.Context(), c); errors.Is(err, context.Canceled) {
+			return nil
+		}
+		if err != nil {
+			return openHint(err)
+		}
+	}
 	b, err := broker.Open(c)
 	if err != nil {
 		return openHint(err)

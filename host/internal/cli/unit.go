@@ -61,8 +61,31 @@ func controlOf(sockets map[string]net.Listener) (net.Listener, error) {
 	return found, nil
 }
 
+// wait serves a broker that is locked until somebody unlocks it, and returns what it opens with. The manager is told that
+// it is ready, since it answers, and that it is locked.
+func (u *unit) wait(ctx context.Context, c broker.Config) (broker.Config, error) {
+	ready := c.Ready
+	var l *broker.Locked
+	c.Ready = func() { u.say(errors.Join(u.Status(l.Status()), u.Ready())) }
+	l = broker.NewLocked(c)
+	ctx, done := context.WithCancel(ctx)
+	kept := make(chan struct{})
+	go func() { defer close(kept); u.keep(ctx, l) }()
+	opened, err := l.Serve(ctx)
+	done()
+	<-kept
+	opened.Ready = func() { u.say(u.Status("unlocked")); ready() }
+	return opened, err
+}
+
+// A served is a broker as its manager sees it.
+type served interface {
+	Status() string // for people
+	Reload(by string) (control.Reloaded, error)
+}
+
 // keep does what the manager expects until ctx ends: it says that the broker is alive, and what it does, and reloads.
-func (u *unit) keep(ctx context.Context, b *broker.Broker) {
+func (u *unit) keep(ctx context.Context, b served) {
 	every := statusInterval
 	if w := u.Watchdog(); w > 0 {
 		every = min(every, w/3)
@@ -83,7 +106,7 @@ func (u *unit) keep(ctx context.Context, b *broker.Broker) {
 }
 
 // reload has the broker read its file again. A wrong one is said, and the broker goes on as before.
-func (u *unit) reload(b *broker.Broker) {
+func (u *unit) reload(b served) {
 	u.say(u.Reloading())
 	text := "reloaded"
 	if _, err := b.Reload("SIGHUP"); err != nil {
