@@ -26,23 +26,33 @@ const (
 // ask holds the exchange until a person has decided on it. It holds nothing else meanwhile: no connection upstream, and
 // no content but what has arrived with the head. The guest's going away ends it.
 func (x *exchange) ask() error {
-	ticket, err := x.s.b.desk.Enter(x.shown())
-	if err != nil {
-		return protocol.Refuse(protocol.ReasonRateLimited, err)
-	}
 	ctx, cancel := context.WithCancel(x.s.ctx)
 	defer cancel()
 	x.s.watch.add(x.st, aborterFunc(cancel))
-	shown := ticket.Shown()
-	x.s.b.feed.Publish(control.Event{Kind: control.EventApproval, Type: "approval_waiting", Session: x.s.id, Agent: x.s.agent, Approval: &shown})
-	answer := ticket.Wait(ctx)
+	said, outcome, err := x.s.askPerson(ctx, x.shown())
 	x.s.watch.remove(x.st)
-	outcome := x.answered(answer)
-	x.s.b.feed.Publish(control.Event{Kind: control.EventApproval, Type: "approval_ended", Session: x.s.id, Agent: x.s.agent, Approval: &shown, By: answer.By, Reason: outcome})
-	if answer.Verdict != approval.Allowed {
+	if err != nil {
+		return protocol.Refuse(protocol.ReasonRateLimited, err)
+	}
+	if x.approval = said; outcome != askAllowed {
 		return protocol.Refuse(protocol.ReasonAskDenied, errors.New(outcome))
 	}
 	return x.reauthorise() // the operator may have closed it meanwhile
+}
+
+// askPerson shows a person what waits until they have decided, the time is over or ctx ends. said is what the audit keeps of that,
+// outcome the word for it. The error matches approval.ErrFull.
+func (s *live) askPerson(ctx context.Context, what control.Approval) (said, outcome string, err error) {
+	ticket, err := s.b.desk.Enter(what)
+	if err != nil {
+		return "", "", err
+	}
+	shown := ticket.Shown()
+	s.b.feed.Publish(control.Event{Kind: control.EventApproval, Type: "approval_waiting", Session: s.id, Agent: s.agent, Approval: &shown})
+	answer := ticket.Wait(ctx)
+	said, outcome = s.answered(answer)
+	s.b.feed.Publish(control.Event{Kind: control.EventApproval, Type: "approval_ended", Session: s.id, Agent: s.agent, Approval: &shown, By: answer.By, Reason: outcome})
+	return said, outcome, nil
 }
 
 // An aborterFunc is called when the guest goes away.
@@ -50,9 +60,9 @@ type aborterFunc func()
 
 func (f aborterFunc) Abort() { f() }
 
-// answered notes for the audit how waiting ended, and returns it in a word or two.
-func (x *exchange) answered(a approval.Answer) string {
-	outcome := askGone
+// answered counts how waiting ended, and returns it for the audit, and in a word or two.
+func (s *live) answered(a approval.Answer) (said, outcome string) {
+	outcome = askGone
 	switch a.Verdict {
 	case approval.Allowed:
 		outcome = askAllowed
@@ -61,15 +71,15 @@ func (x *exchange) answered(a approval.Answer) string {
 	case approval.TimedOut:
 		outcome = askTimedOut
 	}
-	x.approval = outcome
-	x.s.b.metrics.Asked(outcome)
+	s.b.metrics.Asked(outcome)
+	said = outcome
 	if a.Session {
-		x.approval += " for the session"
+		said += " for the session"
 	}
 	if a.By != "" {
-		x.approval += " by " + a.By
+		said += " by " + a.By
 	}
-	return outcome
+	return said, outcome
 }
 
 // shown is what a person is shown of the exchange.

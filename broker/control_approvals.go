@@ -49,7 +49,7 @@ func (b *Broker) grantFor(a control.Approval) error {
 	case s == nil:
 		return noSession(a.Session)
 	case a.Grant == "":
-		return &control.Error{Code: control.CodeInvalid, Message: "a request that servers may take for another is allowed once at a time", Hint: "torno approvals allow " + a.ID}
+		return &control.Error{Code: control.CodeInvalid, Message: "a request like this one is allowed once at a time", Hint: "torno approvals allow " + a.ID}
 	}
 	return s.grant(a.Grant)
 }

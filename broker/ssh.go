@@ -2,6 +2,7 @@ package broker
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"torno.internal/broker/internal/audit"
+	"torno.internal/broker/internal/policy"
 	"torno.internal/broker/internal/ssh"
 	"torno.internal/protocol"
 	"torno.internal/protocol/control"
@@ -63,6 +65,27 @@ func (s *sightings) take(p ssh.Proof) (protocol.Authority, bool) {
 		}
 	}
 	return protocol.Authority{}, false
+}
+
+// maxExchanges is how many open tunnels are looked at for one session id: each costs checking a signature.
+const maxExchanges = 64
+
+// exchanged returns the other end of the open tunnel whose key exchange has this session id, and what proves that.
+func (s *sightings) exchanged(session []byte) (protocol.Authority, ssh.Proof, bool) {
+	s.mu.Lock()
+	var open []sighting
+	for one := range s.open {
+		if one.found && len(open) < maxExchanges {
+			open = append(open, *one)
+		}
+	}
+	s.mu.Unlock()
+	for _, one := range open {
+		if one.proof.Of(session) {
+			return one.authority, one.proof, true
+		}
+	}
+	return protocol.Authority{}, ssh.Proof{}, false
 }
 
 // watchSSH returns conn, the upstream's side of a tunnel, or what reads along where an SSH key is bound to the other
@@ -148,7 +171,10 @@ func (s *live) serveAgent(st *stream) (bool, error) {
 	if err := st.w.Flush(); err != nil {
 		return false, err
 	}
-	agent := ssh.Agent{Keys: s.sshKeys, Seen: s.seen.take, Record: s.recordLogin, Refused: s.refusedLogin}
+	agent := ssh.Agent{
+		Keys: s.sshKeys, Seen: s.seen.take, Exchanged: s.seen.exchanged, Record: s.recordLogin, Refused: s.refusedLogin,
+		Ask: func(u ssh.Use) (string, error) { return s.askLogin(st, u) },
+	}
 	if err := agent.Serve(agentWire{st}); err != nil {
 		return false, err
 	}
@@ -168,6 +194,28 @@ func (f agentWire) Write(p []byte) (int, error) {
 	return n, f.st.w.Flush()
 }
 
+// askLogin has a person decide on a login whose client has not named its connection, and returns what they said, for the
+// audit.
+func (s *live) askLogin(st *stream, u ssh.Use) (string, error) {
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	s.watch.add(st, aborterFunc(cancel))
+	defer s.watch.remove(st)
+	said, outcome, err := s.askPerson(ctx, control.Approval{
+		Session: s.id, Agent: s.agent, Method: "CONNECT", Scheme: control.SchemeSSH, Authority: u.Host.String(), List: policy.ListAsk,
+		Rule: "a login as " + u.User + " by a client that does not name its connection", Secret: u.Key.Name, Version: u.Key.Version,
+	})
+	switch {
+	case err != nil:
+		return "", err
+	case outcome != askAllowed:
+		return "", errors.New("a person was asked: " + outcome)
+	case s.suspended.Load():
+		return "", errors.New("the session is suspended")
+	}
+	return said, nil
+}
+
 // recordLogin records a login before it is signed: what can't be recorded does not happen.
 func (s *live) recordLogin(u ssh.Use) error {
 	if s.suspended.Load() {
@@ -178,7 +226,7 @@ func (s *live) recordLogin(u ssh.Use) error {
 	}
 	return s.b.audit.Event(&audit.Record{
 		Session: s.id, Agent: s.agent, Event: eventSSHSigned, Scheme: control.SchemeSSH, Authority: u.Host.String(),
-		By: "user " + u.User, Secret: u.Key.Name, Version: u.Key.Version,
+		By: "user " + u.User, Secret: u.Key.Name, Version: u.Key.Version, Approval: u.Said,
 	})
 }
 

@@ -241,20 +241,7 @@ func TestAttack44SSHRelay(t *testing.T) {
 	}
 	l := d.exchangeKeysIn(a)
 	l.Close()
-	live := d.broker.get(a.ID)
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		live.seen.mu.Lock()
-		open := 0
-		for one := range live.seen.open {
-			if one.found {
-				open++
-			}
-		}
-		live.seen.mu.Unlock()
-		if open == 0 {
-			break
-		}
-	}
+	d.awaitNoSighting(a)
 	if d.signs(a, l) {
 		t.Error("a signature for a connection whose tunnel is closed")
 	}
@@ -320,4 +307,132 @@ func TestSSHKeyRefusedWhenSet(t *testing.T) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
 	}
+}
+
+// askingLogin makes a key exchange in a tunnel of s and has a client that does not name its connection ask for a signature.
+// The answer comes once somebody has decided.
+func (d *sshDesk) askingLogin(s greeted, l *login) (done <-chan bool, c net.Conn) {
+	d.t.Helper()
+	a, c, err := d.agent(s)
+	d.must(err)
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	signed := make(chan bool, 1)
+	go func() {
+		signature, err := a.Sign(d.key, l.data)
+		signed <- err == nil && d.key.Verify(l.data, signature) == nil
+	}()
+	return signed, c
+}
+
+// A client that does not name its connection, as those do that are not OpenSSH's or older than its 8.9, waits for a person.
+func TestSSHAsk(t *testing.T) {
+	d := newSSHDesk(t)
+	s := d.openSession("a")
+	decide := func(allow bool) control.Approval {
+		t.Helper()
+		list := d.waiting(1)
+		d.must(d.call("POST", control.PathApprovals, control.ApprovalDecision{ID: list[0].ID, Allow: allow}, nil))
+		return list[0]
+	}
+	l := d.exchangeKeysIn(s)
+	done, _ := d.askingLogin(s, l)
+	shown := decide(true)
+	if !<-done {
+		t.Error("allowed, and not signed")
+	}
+	if shown.Scheme != "ssh" || shown.Authority != "git.example.org:22" || shown.Secret != "DEPLOY_KEY" || shown.Session != s.ID || !strings.Contains(shown.Rule, "as git") || shown.Grant != "" {
+		t.Errorf("shown: %+v", shown)
+	}
+	if done, _ := d.askingLogin(s, l); <-done {
+		t.Error("one word of a person's was good for two signatures")
+	}
+	done, _ = d.askingLogin(s, d.exchangeKeysIn(s))
+	decide(false)
+	if <-done {
+		t.Error("denied, and signed")
+	}
+	log := d.auditText()
+	if strings.Count(log, `"event":"ssh_signed"`) != 1 || !strings.Contains(log, `"approval":"allowed by uid `) || !strings.Contains(log, "a person was asked: denied") {
+		t.Errorf("audit: %s", log)
+	}
+}
+
+// Nobody answers: the login is refused in time. What waits ends with its client.
+func TestSSHAskTimesOut(t *testing.T) {
+	d := newSSHDesk(t)
+	d.stop()
+	d.cfg.Operator.Limits = control.Limits{AskSeconds: 1}
+	d.start()
+	s := d.openSession("a")
+	if done, _ := d.askingLogin(s, d.exchangeKeysIn(s)); <-done {
+		t.Error("nobody answered, and it is signed")
+	}
+	if log := d.auditText(); !strings.Contains(log, "a person was asked: timed out") {
+		t.Errorf("audit: %s", log)
+	}
+	d.stop()
+	d.cfg.Operator.Limits = control.Limits{AskSeconds: 600}
+	d.start()
+	l := d.exchangeKeysIn(s)
+	_, c := d.askingLogin(s, l)
+	d.waiting(1)
+	c.Close()
+	d.waiting(0)
+}
+
+// TestAttack44SSHAsk has a person allow everything: a login for a connection that does not go through the session's own tunnels is
+// not asked about, and one whose tunnel is closed meanwhile is not signed.
+func TestAttack44SSHAsk(t *testing.T) {
+	d := newSSHDesk(t)
+	s, other := d.openSession("a"), d.openSession("a")
+	outside, err := net.Dial("tcp", d.server)
+	d.must(err)
+	defer outside.Close()
+	for name, l := range map[string]*login{"from elsewhere": d.exchangeKeys(outside), "of another session": d.exchangeKeysIn(other)} {
+		if done, _ := d.askingLogin(s, l); <-done {
+			t.Errorf("a signature for a connection %s", name)
+		}
+	}
+	d.waiting(0)
+	l := d.exchangeKeysIn(s)
+	done, _ := d.askingLogin(s, l)
+	list := d.waiting(1)
+	l.Close()
+	d.awaitNoSighting(s)
+	d.must(d.call("POST", control.PathApprovals, control.ApprovalDecision{ID: list[0].ID, Allow: true}, nil))
+	if <-done {
+		t.Error("a signature for a connection whose tunnel is closed")
+	}
+	// A client that has named one connection is not asked about for another.
+	l, second := d.exchangeKeysIn(s), d.exchangeKeysIn(s)
+	a, c, err := d.agent(s)
+	d.must(err)
+	defer c.Close()
+	if _, err := a.Extension("session-bind@openssh.com", ssh.Marshal(l.bind)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Sign(d.key, second.data); err == nil {
+		t.Error("a signature for another connection than was named")
+	}
+	d.waiting(0)
+}
+
+// awaitNoSighting waits until no tunnel of the session is open whose key exchange could be asked for.
+func (d *sshDesk) awaitNoSighting(s greeted) {
+	d.t.Helper()
+	live := d.broker.get(s.ID)
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		live.seen.mu.Lock()
+		open := 0
+		for one := range live.seen.open {
+			if one.found {
+				open++
+			}
+		}
+		live.seen.mu.Unlock()
+		if open == 0 {
+			return
+		}
+	}
+	d.t.Error("a tunnel stays open")
 }

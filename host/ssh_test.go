@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -159,6 +160,35 @@ ls ~/.ssh 2>/dev/null || true`, at, s.dir))
 	}
 }
 
+// A client that does not name its connection logs in once a person has allowed it, and not where they have not.
+func TestClientSSHAsks(t *testing.T) {
+	h, s := newSSHHouse(t, "ed25519", "ed25519")
+	program := filepath.Join(h.work, "sshclient")
+	build := exec.Command("go", "build", "-trimpath", "-o", program, "./testdata/sshclient")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for verb, want := range map[string]string{"allow": "in\n", "deny": ""} {
+		done := make(chan result, 1)
+		go func() { done <- h.run("./sshclient", s.user, "git.example.org:22", "echo in") }()
+		var id string
+		for deadline := time.Now().Add(patience); id == "" && time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+			var all []struct{ ID, Rule string }
+			if err := json.Unmarshal([]byte(h.must("approvals", "list", "--json")), &all); err != nil {
+				t.Fatal(err)
+			}
+			if len(all) == 1 && strings.Contains(all[0].Rule, "a login as "+s.user) {
+				id = all[0].ID
+			}
+		}
+		h.must("approvals", verb, id)
+		if r := <-done; r.stdout != want || (r.code == 0) != (want != "") {
+			t.Errorf("%s: exit %d, %q, %q", verb, r.code, r.stdout, r.stderr)
+		}
+	}
+}
+
 // S17: keys and host keys of every type.
 func TestMissionS17SSHKeyTypes(t *testing.T) {
 	for _, c := range [][2]string{{"rsa", "rsa"}, {"ecdsa", "ecdsa"}} {
@@ -198,7 +228,7 @@ func TestAttack44SSHInside(t *testing.T) {
 		}
 	}
 	out := h.must("audit", "tail", "--last", "200", "--json")
-	for _, want := range []string{"the host's key is not the known one", "the agent is forwarded", "was not seen on an open tunnel", "session-bind@openssh.com"} {
+	for _, want := range []string{"the host's key is not the known one", "the agent is forwarded", "was not seen on an open tunnel", "what is to be signed is no login"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the audit does not say %q:\n%s", want, out)
 		}

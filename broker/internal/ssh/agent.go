@@ -20,6 +20,12 @@ type Agent struct {
 	// Seen returns the host at the other end of the open tunnel of this session on which proof was seen, if there is
 	// one whose proof nobody has asked for before.
 	Seen func(proof Proof) (protocol.Authority, bool)
+	// Exchanged returns the open tunnel of this session on which the key exchange of a session id was seen, if there is
+	// one whose proof nobody has asked for before.
+	Exchanged func(session []byte) (protocol.Authority, Proof, bool)
+	// Ask has a person decide on a login whose client has not named its connection, waits for that, and returns what they
+	// said.
+	Ask func(Use) (said string, err error)
 	// Record is called before a signature is made, and can refuse it.
 	Record func(Use) error
 	// Refused is told why something was not signed.
@@ -33,6 +39,7 @@ type Use struct {
 	Host protocol.Authority
 	User string // who it logs in as
 	Key  *Key
+	Said string // by a person; empty: nobody was asked
 }
 
 // A Refusal is a signature, or a session's word about itself, that was refused.
@@ -48,6 +55,7 @@ type bound struct {
 	host    protocol.Authority
 	hostKey []byte
 	session []byte // id
+	said    string // by a person; empty: nobody was asked
 }
 
 // Limits on what a client says.
@@ -179,7 +187,7 @@ func (a *Agent) bind(r *reader) []byte {
 		a.Refused(Refusal{host, err})
 		return []byte{agentFailure}
 	}
-	a.bound = bound{true, true, host, hostKey, session}
+	a.bound = bound{true, true, host, hostKey, session, ""}
 	return []byte{agentSuccess}
 }
 
@@ -222,36 +230,73 @@ func verify(hostKey, session, signature []byte) error {
 	return nil
 }
 
-// sign signs a login on the bound connection.
+// sign signs a login on the bound connection. A client that has not named its connection has to wait for a person.
 func (a *Agent) sign(blob, data []byte, flags uint32) ([]byte, error) {
-	if !a.bound.ok {
-		return nil, errors.New("the client has not said which connection it logs in on (session-bind@openssh.com)")
-	}
 	login, err := parseLogin(data)
 	if err != nil {
 		return nil, err
 	}
-	if err := login.checkAgainst(&a.bound, blob); err != nil {
+	to := &a.bound
+	if !to.ok {
+		if to, err = a.asked(&login, blob, flags); err != nil {
+			return nil, err
+		}
+	}
+	if err := login.checkAgainst(to, blob); err != nil {
 		return nil, err
 	}
+	k, algorithm, err := a.choose(to, &login, blob, flags)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.Record(Use{to.host, login.user, k, to.said}); err != nil {
+		return nil, err
+	}
+	return signature(k, algorithm, data)
+}
+
+// choose returns the key that a login names, and the algorithm that it is signed by.
+func (a *Agent) choose(to *bound, login *login, blob []byte, flags uint32) (*Key, string, error) {
 	for _, k := range a.Keys() {
 		public, err := k.public()
-		if err != nil || string(public) != string(blob) || !k.covers(a.bound.host, a.bound.hostKey) {
+		if err != nil || string(public) != string(blob) || !k.covers(to.host, to.hostKey) {
 			continue
 		}
 		if k.User != "" && k.User != login.user {
-			return nil, fmt.Errorf("%s is for user %q, not %q", k.Name, k.User, login.user)
+			return nil, "", fmt.Errorf("%s is for user %q, not %q", k.Name, k.User, login.user)
 		}
 		algorithm, err := algorithmOf(keyType(public), login.algorithm, flags)
-		if err != nil {
-			return nil, err
-		}
-		if err := a.Record(Use{a.bound.host, login.user, &k}); err != nil {
-			return nil, err
-		}
-		return signature(&k, algorithm, data)
+		return &k, algorithm, err
 	}
-	return nil, errors.New("no key of this session that may be used there")
+	return nil, "", errors.New("no key of this session that may be used there")
+}
+
+// asked has a person decide on a login whose client has not named its connection. The session id in it must be one that a host
+// has signed on an open tunnel of this session, so that no word of a person's lets somebody log in from elsewhere; who cannot
+// tell which connection it is, is the client.
+func (a *Agent) asked(login *login, blob []byte, flags uint32) (*bound, error) {
+	if a.bound.tried {
+		return nil, errors.New("the client named another connection than it logs in on")
+	}
+	host, proof, ok := a.Exchanged(login.session)
+	if !ok {
+		return nil, errors.New("the client has not named its connection (session-bind@openssh.com), and its key exchange was not seen on an open tunnel of this session, or was used before")
+	}
+	to := &bound{ok: true, host: host, hostKey: proof.HostKey, session: login.session}
+	if err := login.checkAgainst(to, blob); err != nil {
+		return nil, err
+	}
+	k, _, err := a.choose(to, login, blob, flags)
+	if err != nil {
+		return nil, err
+	}
+	if to.said, err = a.Ask(Use{host, login.user, k, ""}); err != nil {
+		return nil, err
+	}
+	if again, ok := a.Seen(proof); !ok || again != host { // the tunnel may be closed by now
+		return nil, errors.New("the connection has ended while a person was asked")
+	}
+	return to, nil
 }
 
 // keyType returns the type that a public key in wire format begins with.

@@ -50,7 +50,7 @@ func TestSignsLogin(t *testing.T) {
 		if answer[0] != agentSigned || ssh.Unmarshal(r.str(), &signature) != nil || signature.Format != c.algorithm || d.public.Verify(data, &signature) != nil {
 			t.Errorf("%v: answer %d: %q", c, answer[0], d.refused)
 		}
-		if want := (Use{git, "git", d.used[0].Key}); len(d.used) != 1 || d.used[0] != want || d.used[0].Key.Name != "DEPLOY_KEY" {
+		if want := (Use{git, "git", d.used[0].Key, ""}); len(d.used) != 1 || d.used[0] != want || d.used[0].Key.Name != "DEPLOY_KEY" {
 			t.Errorf("%v: recorded %+v", c, d.used)
 		}
 	}
@@ -64,7 +64,7 @@ func TestAttack44Relay(t *testing.T) {
 		do   func(d *desk, a *Agent) byte
 	}{
 		good:                            {"", func(d *desk, a *Agent) byte { return d.bindTo(a, d.host, git) }},
-		"no bind":                       {"has not said which connection", func(*desk, *Agent) byte { return 0 }},
+		"no bind":                       {"has not named its connection", func(*desk, *Agent) byte { return 0 }},
 		"a key exchange made elsewhere": {"was not seen on an open tunnel", func(d *desk, a *Agent) byte { m, _ := bindMessage(d.t, d.host, session, false); return a.answer(m)[0] }},
 		"another host's key":            {"not the known one", func(d *desk, a *Agent) byte { return d.bindTo(a, newSigner(d.t, "ed25519"), git) }},
 		"another host":                  {"not the known one", func(d *desk, a *Agent) byte { return d.bindTo(a, d.host, other) }},

@@ -105,8 +105,9 @@ func (d *desk) newAgent(keys []Key) Agent {
 			delete(d.seen, string(p.Signature))
 			return a, ok
 		},
-		Record:  func(u Use) error { d.used = append(d.used, u); return nil },
-		Refused: func(r Refusal) { d.refused = append(d.refused, r.Err.Error()) },
+		Exchanged: func([]byte) (protocol.Authority, Proof, bool) { return protocol.Authority{}, Proof{}, false },
+		Record:    func(u Use) error { d.used = append(d.used, u); return nil },
+		Refused:   func(r Refusal) { d.refused = append(d.refused, r.Err.Error()) },
 	}
 }
 

@@ -20,6 +20,9 @@ type Proof struct {
 	Signature []byte // the same
 }
 
+// Of reports whether the proof is that of the connection with this session id.
+func (p Proof) Of(session []byte) bool { return verify(p.HostKey, session, p.Signature) == nil }
+
 // A Watch reads what a server says, from its first byte until it is encrypted, and changes none of it. It is not safe
 // for concurrent use.
 type Watch struct {
