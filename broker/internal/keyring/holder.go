@@ -2,14 +2,11 @@ package keyring
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"time"
 
 	"torno.internal/protocol/secret"
 )
@@ -96,39 +93,4 @@ func ReadSecret(r io.Reader) (secret.Value, error) {
 		return secret.Value{}, fmt.Errorf("a secret of 1 to %d bytes is wanted", maxSecret)
 	}
 	return secret.New(b), nil
-}
-
-// Command is a Holder whose secret is what a command prints: a TPM's tool, a password manager.
-type Command struct{ Argv []string }
-
-// commandTimeout bounds how long a command may take: a person may have to touch a token.
-const commandTimeout = time.Minute
-
-// Kind implements Holder.
-func (Command) Kind() Kind { return KindCommand }
-
-// Secret implements Holder.
-func (c Command) Secret() (secret.Value, error) {
-	if len(c.Argv) == 0 || !filepath.IsAbs(c.Argv[0]) {
-		return secret.Value{}, errors.New("the command that holds the key has no absolute path")
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, c.Argv[0], c.Argv[1:]...)
-	cmd.Stderr = os.Stderr
-	cmd.WaitDelay = time.Second
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return secret.Value{}, err
-	}
-	if err := cmd.Start(); err != nil {
-		return secret.Value{}, err
-	}
-	s, readErr := ReadSecret(out)
-	_, _ = io.Copy(io.Discard, out)
-	if err := cmd.Wait(); err != nil {
-		s.Wipe()
-		return secret.Value{}, fmt.Errorf("%s: %w", c.Argv[0], err)
-	}
-	return s, readErr
 }
