@@ -207,6 +207,7 @@ var decoders = map[string][]string{
 	"broker/internal/challenge": {"FuzzParse"},
 
 	"broker/internal/pluginhost": {"FuzzHandshake"},
+	"plugins/vault":              {"FuzzParse"},
 }
 
 // TestAttack22EveryDecoderFuzzed wants a fuzz test for every decoder, by the beginning of its name.
