@@ -61,7 +61,7 @@ func owned(info fs.FileInfo) bool {
 
 // possible looks whether a directory that is not there can be made.
 func possible(dir string) Finding {
-	parent, err := dir, error(fs.ErrNotExist)
+	parent, err := dir, fs.ErrNotExist
 	for errors.Is(err, fs.ErrNotExist) {
 		parent = filepath.Dir(parent)
 		_, err = os.Stat(parent)
