@@ -55,6 +55,11 @@ func (s *live) askPerson(ctx context.Context, what control.Approval) (said, outc
 	return said, outcome, nil
 }
 
+// askOptions are the desk's bounds in the operator's file.
+func askOptions(l control.Limits) approval.Options {
+	return approval.Options{Timeout: seconds(l.AskSeconds), PerSession: l.AsksPerSession, Total: l.Asks}
+}
+
 // An aborterFunc is called when the guest goes away.
 type aborterFunc func()
 

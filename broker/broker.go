@@ -71,7 +71,7 @@ type Broker struct {
 	desk     *approval.Desk
 	feed     feed.Feed
 	metrics  metric.Metrics
-	operator atomic.Pointer[control.Config] // broker.toml as it was read last; only Agents differ from cfg's
+	operator atomic.Pointer[control.Config] // broker.toml as it was read last; only Agents and Limits differ from cfg's
 
 	reloading sync.Mutex // held while operator changes
 	started   time.Time
@@ -126,10 +126,7 @@ func Open(cfg Config) (*Broker, error) {
 	b.upstream = upstream.New(uc)
 	b.mints = mint.New(fetcher{b.upstream}, b.noteMint)
 	b.mints.Fresh = cfg.tokenFresh
-	b.desk = approval.New(approval.Options{
-		Timeout:    time.Duration(cfg.Operator.Limits.AskSeconds) * time.Second,
-		PerSession: cfg.Operator.Limits.AsksPerSession, Total: cfg.Operator.Limits.Asks,
-	})
+	b.desk = approval.New(askOptions(cfg.Operator.Limits))
 	return b, nil
 }
 

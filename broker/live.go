@@ -53,8 +53,9 @@ type live struct {
 	exposed *redact.Matcher // of the values that the workload was given; nil: none was
 	watch   watch
 
-	begun *terms // which hold for as long as it lasts
-	terms atomic.Pointer[terms]
+	begun    *terms          // which hold for as long as it lasts
+	operator *control.Config // under which it began
+	terms    atomic.Pointer[terms]
 
 	counters *metric.Agent // of the session's agent
 
@@ -180,7 +181,7 @@ func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 		s.base[m.Name] = m
 	}
 	s.exposed = s.guardExposed()
-	s.paths = p.paths
+	s.paths, s.operator = p.paths, p.operator
 	s.suspended.Store(record.Suspended())
 	s.loadGrants()
 	s.counters = b.metrics.Agent(s.agent)

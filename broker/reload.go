@@ -18,9 +18,10 @@ import (
 	"torno.internal/protocol/control"
 )
 
-// Reload reads the operator's file again, by Config.Reread. New sessions are held to what it says of agents; live ones to that and to
-// what they began with, so that a file only ever narrows them. What the file says of anything else takes a restart. A file
-// that is wrong changes nothing. by says who wanted it, for the audit.
+// Reload reads the operator's file again, by Config.Reread. New sessions are held to what it says of agents and to its limits;
+// live ones to that and to what they began with, so that a file only ever narrows them. How many requests wait for a person, and
+// for how long, and how much sessions may record holds for all at once. What the file says of anything else takes a restart. A
+// file that is wrong changes nothing. by says who wanted it, for the audit.
 func (b *Broker) Reload(by string) (control.Reloaded, error) {
 	b.reloading.Lock()
 	defer b.reloading.Unlock()
@@ -36,9 +37,11 @@ func (b *Broker) Reload(by string) (control.Reloaded, error) {
 	}
 	old := b.operator.Load()
 	next := *old
-	next.Agents = fresh.Agents
+	next.Agents, next.Limits = fresh.Agents, fresh.Limits
 	b.operator.Store(&next)
-	result := control.Reloaded{Restart: otherChanges(old, &fresh)}
+	b.desk.Bound(askOptions(next.Limits))
+	b.audit.Bound(next.Limits.AuditRecordsPerSecond, int64(next.Limits.AuditMiBPerHour)<<20)
+	result := control.Reloaded{Changed: changes(old, &next), Restart: changes(&next, &fresh)}
 	b.recordOwn(&audit.Record{Event: eventReloaded, By: by, SHA256: digest(fresh)})
 	for _, s := range b.sessions("") {
 		if !reflect.DeepEqual(old.Agents[s.agent], next.Agents[s.agent]) {
@@ -46,7 +49,7 @@ func (b *Broker) Reload(by string) (control.Reloaded, error) {
 			result.Narrowed++
 		}
 	}
-	b.log.Info("the operator's file was read again", "sessions", result.Narrowed, "restart", result.Restart)
+	b.log.Info("the operator's file was read again", "sessions", result.Narrowed, "changed", result.Changed, "restart", result.Restart)
 	return result, nil
 }
 
@@ -68,17 +71,37 @@ func checkCeilings(agents map[string]control.Ceiling) error {
 	return errors.Join(errs...)
 }
 
-// otherChanges names the tables of a file that differ and are read at the start alone.
-func otherChanges(old, fresh *control.Config) []string {
-	was, is := reflect.ValueOf(*old), reflect.ValueOf(*fresh)
-	var names []string
-	for i := range was.NumField() {
-		name := was.Type().Field(i)
-		if name.Name != "Agents" && !reflect.DeepEqual(was.Field(i).Interface(), is.Field(i).Interface()) {
-			names = append(names, jsonName(name))
+// changes names the keys in which two files differ: those of a table one by one, and arrays as a whole.
+func changes(old, fresh *control.Config) []string {
+	return differing("", reflect.ValueOf(*old), reflect.ValueOf(*fresh))
+}
+
+func differing(path string, was, is reflect.Value) []string {
+	var keys []string
+	switch was.Kind() {
+	case reflect.Struct:
+		for i := range was.NumField() {
+			keys = append(keys, differing(path+"."+jsonName(was.Type().Field(i)), was.Field(i), is.Field(i))...)
+		}
+	case reflect.Map: // of tables by their names
+		names := map[string]bool{}
+		for _, m := range []reflect.Value{was, is} {
+			for _, k := range m.MapKeys() {
+				names[k.String()] = true
+			}
+		}
+		for _, name := range slices.Sorted(maps.Keys(names)) {
+			a, b := was.MapIndex(reflect.ValueOf(name)), is.MapIndex(reflect.ValueOf(name))
+			if !a.IsValid() || !b.IsValid() || !reflect.DeepEqual(a.Interface(), b.Interface()) {
+				keys = append(keys, strings.TrimPrefix(path+"."+name, "."))
+			}
+		}
+	default:
+		if !reflect.DeepEqual(was.Interface(), is.Interface()) {
+			keys = []string{strings.TrimPrefix(path, ".")}
 		}
 	}
-	return names
+	return keys
 }
 
 // digest is the SHA-256 of what an operator's file says.

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -151,6 +152,84 @@ func TestReloadLimits(t *testing.T) {
 	t.Error("its total time is over, and it goes on")
 }
 
+// TestReloadServiceLimits has limits of the broker itself read again: what is about asking and the audit holds for all at once,
+// and live sessions are suspended as early as they were, or earlier.
+func TestReloadServiceLimits(t *testing.T) {
+	r := newRereadDesk(t, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		_, _ = w.Write([]byte(req.Header.Get("Authorization") + " " + req.Header.Get("Authorization")))
+	}), map[string]control.Ceiling{"a": {Egress: &control.Egress{Ask: []string{"POST example.com"}, Allow: []string{"example.com"}}}})
+	limit := func(want string, l control.Limits) {
+		t.Helper()
+		r.write(func() { r.file.Limits = l })
+		var out control.Reloaded
+		if err := r.call("POST", control.PathReload, nil, &out); err != nil || out.Narrowed != 0 || out.Restart != nil || strings.Join(out.Changed, " ") != want {
+			t.Errorf("%+v, %v; want %q changed", out, err, want)
+		}
+	}
+	_, stream := r.guest()
+	_, other := r.guest()
+	limit("limits.reflections_per_response limits.reflections_per_session", control.Limits{ReflectionsPerResponse: 100, ReflectionsPerSession: 3})
+	if got := stream().says(); strings.Contains(got, testKey) || !strings.Contains(got, "*") {
+		t.Errorf("two runs: %q", got)
+	}
+	if got := stream().says(); strings.Contains(got, "*") {
+		t.Errorf("four runs: %q", got)
+	}
+	want(t, "afterwards", stream().says(), "reflection")
+	limit("limits.reflections_per_response limits.reflections_per_session", control.Limits{ReflectionsPerResponse: 1})
+	if got := other().says(); got == "reflection" || strings.Contains(got, "*") {
+		t.Errorf("two runs where one may be: %q", got)
+	}
+	want(t, "afterwards", other().says(), "reflection")
+
+	_, third := r.guest()
+	limit("limits.reflections_per_response limits.ask_seconds limits.asks_per_session", control.Limits{AskSeconds: 1, AsksPerSession: 1})
+	ask := func() string {
+		resp, _, err := third().ask(post("/"), "")
+		if err != nil {
+			return err.Error()
+		}
+		return resp.Fields.Get(protocol.FieldReason)
+	}
+	first := make(chan string, 1)
+	began := time.Now()
+	go func() { first <- ask() }()
+	r.waiting(1)
+	want(t, "a second that would wait", ask(), "rate_limited")
+	want(t, "the first, after a second", <-first, "ask_denied")
+	if d := time.Since(began); d < time.Second || d > 30*time.Second {
+		t.Errorf("denied after %v", d)
+	}
+
+	limit("limits.audit_records_per_second limits.ask_seconds limits.asks_per_session", control.Limits{AuditRecordsPerSecond: 1})
+	_, fourth := r.guest()
+	refused := map[string]int{}
+	for range 15 {
+		refused[fourth().says()]++
+	}
+	if refused["rate_limited"] == 0 {
+		t.Errorf("the audit's budget: %v", refused)
+	}
+}
+
+// A file that wants more of misplaced placeholders wants it of live sessions too, and one that wants less does not.
+func TestReloadPlaceholders(t *testing.T) {
+	s := &live{agent: "a", b: &Broker{}}
+	for began, all := range map[string]map[string]string{
+		"":          {"": "block", "log": "block", "terminate": "terminate"},
+		"log":       {"": "block", "log": "log", "terminate": "terminate", "block": "block"},
+		"terminate": {"": "terminate", "log": "terminate", "block": "terminate"},
+	} {
+		s.operator = &control.Config{Agents: map[string]control.Ceiling{"a": {Placeholders: began}}}
+		for now, want := range all {
+			s.b.operator.Store(&control.Config{Agents: map[string]control.Ceiling{"a": {Placeholders: now}}})
+			if got := s.placeholders(); got != want {
+				t.Errorf("%q, then %q: %q, want %q", began, now, got, want)
+			}
+		}
+	}
+}
+
 // A wrong file changes nothing, and its faults are said. What takes a restart is named.
 func TestReloadRefused(t *testing.T) {
 	r := newRereadDesk(t, http.HandlerFunc(checkKey), nil)
@@ -173,11 +252,15 @@ func TestReloadRefused(t *testing.T) {
 	}
 	r.write(func() {
 		r.err = nil
-		r.file.Limits.Asks, r.file.Listen = 7, "vsock://2:618"
+		r.file.Limits.Asks, r.file.Listen, r.file.Upstreams = 7, "vsock://2:618", nil
+		r.file.Egress.Proxy, r.file.Audit.KeepDays = "http://proxy.example:3128", 3
+		r.file.Plugins = map[string]control.Plugin{"vault": {}}
 	})
-	out, err := r.reload(control.Ceiling{})
-	if err != nil || !slices.Equal(out.Restart, []string{"listen", "limits"}) {
-		t.Errorf("%+v, %v", out, err)
+	for range 2 { // what was ignored is still so
+		out, err := r.reload(control.Ceiling{})
+		if err != nil || !slices.Equal(out.Restart, []string{"listen", "upstream", "egress.proxy", "audit.keep_days", "plugins.vault"}) {
+			t.Errorf("%+v, %v", out, err)
+		}
 	}
 	d := newDesk(t, nil)
 	if err := d.call("POST", control.PathReload, nil, nil); err == nil || err.(*control.Error).Code != control.CodeConflict {

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -33,21 +34,17 @@ func (x *exchange) reflected(runs int) error {
 	}
 	x.outcome.Masked += runs
 	total := x.s.stats.masked.Add(int64(runs))
-	limits := x.s.b.cfg.Operator.Limits
-	if x.outcome.Masked <= orDefault(limits.ReflectionsPerResponse, defaultRunsPerResponse) &&
-		total <= int64(orDefault(limits.ReflectionsPerSession, defaultRunsPerSession)) {
+	began, now := x.s.operator.Limits, x.s.b.operator.Load().Limits
+	if x.outcome.Masked <= lower(began.ReflectionsPerResponse, now.ReflectionsPerResponse, defaultRunsPerResponse) &&
+		total <= int64(lower(began.ReflectionsPerSession, now.ReflectionsPerSession, defaultRunsPerSession)) {
 		return nil
 	}
 	x.s.suspend(x.record())
 	return errReflected
 }
 
-func orDefault(n, otherwise int) int {
-	if n == 0 {
-		return otherwise
-	}
-	return n
-}
+// lower returns the lower of two limits, either of which is otherwise where it is 0.
+func lower(a, b, otherwise int) int { return min(cmp.Or(a, otherwise), cmp.Or(b, otherwise)) }
 
 // suspend refuses the session's requests until a person lets it go on, and cuts what is open: a WebSocket or an upload
 // would be of use for as long as it lasts.

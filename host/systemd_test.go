@@ -185,7 +185,11 @@ func TestSystemdService(t *testing.T) {
 		t.Errorf("torno reload of a wrong file: %q, %v", out, err)
 	}
 	s.write("[limits]\nasks = 7\n")
-	if out, err := s.torno("reload"); err != nil || out != "reloaded; 0 live sessions are held to it\ntakes a restart: limits\n" {
+	if out, err := s.torno("reload"); err != nil || out != "reloaded; 0 live sessions are held to it\nchanged: agents.a, limits.asks\n" {
+		t.Errorf("torno reload: %q, %v", out, err)
+	}
+	s.write("[limits]\nasks = 7\n[audit]\nkeep_days = 3\n[metrics]\nlisten = \"127.0.0.1:0\"\n")
+	if out, err := s.torno("reload"); err != nil || out != "reloaded; 0 live sessions are held to it\nignored until a restart: metrics.listen, audit.keep_days\n" {
 		t.Errorf("torno reload: %q, %v", out, err)
 	}
 	s.must(service.Process.Signal(syscall.SIGTERM))

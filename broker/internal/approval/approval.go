@@ -55,19 +55,26 @@ type Answer struct {
 
 // A Desk is where requests wait. It is safe for concurrent use.
 type Desk struct {
-	opt Options
-
 	mu      sync.Mutex
+	opt     Options
 	waiting map[string]*Ticket
 	count   map[string]int // by session
 }
 
 // New returns an empty desk.
 func New(opt Options) *Desk {
-	opt.Timeout = cmp.Or(opt.Timeout, DefaultTimeout)
-	opt.PerSession = cmp.Or(opt.PerSession, DefaultPerSession)
-	opt.Total = cmp.Or(opt.Total, DefaultTotal)
-	return &Desk{opt: opt, waiting: map[string]*Ticket{}, count: map[string]int{}}
+	d := &Desk{waiting: map[string]*Ticket{}, count: map[string]int{}}
+	d.Bound(opt)
+	return d
+}
+
+// Bound replaces the bounds, for requests that come from here on.
+func (d *Desk) Bound(opt Options) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.opt = Options{
+		Timeout: cmp.Or(opt.Timeout, DefaultTimeout), PerSession: cmp.Or(opt.PerSession, DefaultPerSession), Total: cmp.Or(opt.Total, DefaultTotal),
+	}
 }
 
 // A Ticket is one request's place at the desk, until Wait returns.

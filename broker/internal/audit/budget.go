@@ -63,6 +63,14 @@ func (l *Log) spend(r *Record) bool {
 	return true
 }
 
+// Bound replaces how much each session may record, for what is left of its budget too: records a second, and bytes an hour.
+// 0 means the default.
+func (l *Log) Bound(records int, volume int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.opt.RecordsPerSecond, l.opt.BytesPerHour = records, volume
+}
+
 // charge takes the line that was just written for r, and more bytes to come, out of the budget that spend has opened.
 func (l *Log) charge(r *Record, more int) {
 	if b := l.budgets[r.Session]; b != nil && !r.Free {
