@@ -68,6 +68,9 @@ var goBenches = []goBench{
 	{what: "sessions of a fleet", pkg: "./broker", pattern: "BenchmarkFleetSession", cores: 2, time: "100x", rows: []goRow{
 		{goal: goal{key: "FleetSession cpu-ms/op", name: "session start, 16 declared secrets", unit: "ms", must: limits{most: 5}, aim: limits{most: 3}}},
 	}},
+	{what: "the audit of a broker that was killed", pkg: "./broker/internal/audit", pattern: "BenchmarkRecover$", cores: 2, time: "5x", rows: []goRow{
+		{goal: goal{key: "Recover cpu-ms/op", name: "taking up a full segment of the audit", unit: "ms", must: limits{most: 300}}},
+	}},
 	{what: "the vsock device", pkg: "./host/internal/vhostvsock", pattern: "Benchmark(Connect|RoundTrip|ToHost|ToGuest)$", cores: 2, time: "500ms", rows: []goRow{
 		{goal: goal{key: "Connect/vsock ns/op", name: "vsock: connecting", unit: "µs", divide: 1e3}},
 		{goal: goal{key: "Connect/vsock ns/op", name: "  of that of a Unix socket", unit: "×"}, over: "Connect/unix ns/op"},
