@@ -35,7 +35,7 @@ func Read(ask *protocol.SignRequest) (*protocol.Request, error) {
 		case f.Name == "host" || f.Name == "content-length" || protocol.IsConnectionField(f.Name) || strings.HasPrefix(f.Name, "torno-"):
 			return nil, fmt.Errorf("field %s is not the request's own", f.Name)
 		}
-		r.Fields = append(r.Fields, protocol.Field{Name: f.Name, Value: f.Value})
+		r.Fields = append(r.Fields, protocol.Field(f))
 	}
 	return r, nil
 }
@@ -44,7 +44,7 @@ func Read(ask *protocol.SignRequest) (*protocol.Request, error) {
 func Answer(held *sign.Held, ask *protocol.SignRequest, host string, now time.Time) (*protocol.SignResponse, error) {
 	r := &sign.Request{Method: ask.Method, Host: host, Target: ask.Path, Digest: ask.SHA256, Length: -1}
 	for _, f := range ask.Fields {
-		r.Fields = append(r.Fields, protocol.Field{Name: f.Name, Value: f.Value})
+		r.Fields = append(r.Fields, protocol.Field(f))
 	}
 	proof, remove, err := held.Prove(r, now)
 	if err != nil {
