@@ -87,8 +87,8 @@ func newUpstream(t *testing.T) *upstream {
 	for _, s := range schemes {
 		hosts = append(hosts, s.name+echoHost)
 		mux.HandleFunc(s.name+echoHost+"/", func(w http.ResponseWriter, r *http.Request) {
-			if u.carries(r, s.value) {
-				repeat(w, r)
+			if s.proof == "" && u.carries(r, s.value) || s.proof != "" && u.carries(r, r.Header.Get(s.proof)) && !u.carries(r, s.known()) {
+				repeat(w, r, s.known())
 				return
 			}
 			http.Error(w, "no credential", http.StatusUnauthorized)
@@ -123,7 +123,7 @@ func (u *upstream) count(key string) int {
 // carries reports whether a request carries value anywhere, and counts it by the first label of its host.
 func (u *upstream) carries(r *http.Request, value string) bool {
 	user, password, _ := r.BasicAuth()
-	carried := strings.Contains(fmt.Sprint(r.RequestURI, r.Header, user, password), value)
+	carried := value != "" && strings.Contains(fmt.Sprint(r.RequestURI, r.Header, user, password), value)
 	if carried {
 		label, _, _ := strings.Cut(r.Host, ".")
 		u.mu.Lock()
