@@ -8,10 +8,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"torno.internal/protocol/control"
 )
 
 // listedOf returns what a list of an agent shows, in short.
@@ -172,4 +175,44 @@ func usesOf(t *testing.T, s *Store) string {
 		uses = append(uses, fmt.Sprint(v.Uses))
 	}
 	return strings.Join(uses, " ")
+}
+
+// Whoever reads, writes, counts and touches the file from outside at once gets what there is, and nobody waits for ever.
+func TestListsConcurrently(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	s := openStore(t, dir)
+	s.file.db.NoSync = true
+	set(t, s, sealed(t, s, "a", "K", 1, "one"), sealed(t, s, "b", "K", 1, "one"))
+	var all sync.WaitGroup
+	end := time.Now().Add(time.Second)
+	for name, f := range map[string]func(i int) error{
+		"list": func(int) error {
+			got, broken, err := s.Secrets("")
+			return errors.Join(err, fewer(len(got), len(broken)))
+		},
+		"open":    func(int) error { _, err := value(s, "a", "K", 0); return err },
+		"set":     func(i int) error { return s.SetSecrets([]control.SealedSecret{sealed(t, s, "b", "K", i+2, "more")}) },
+		"session": func(i int) error { return s.PutSession(fmt.Sprint("s", i%7), []byte("record")) },
+		"count":   func(int) error { s.Counter("a", "K", 1).Used(time.Now()); return s.FlushUsage() },
+		"touch":   func(int) error { return os.Chtimes(filepath.Join(dir, dataFile), time.Now(), time.Now()) },
+		"verify":  func(int) error { v, err := s.Verify(); return errors.Join(err, fewer(v.Secrets, len(v.Broken))) },
+	} {
+		all.Go(func() {
+			for i := 0; time.Now().Before(end); i++ {
+				if err := f(i); err != nil {
+					t.Errorf("%s: %v", name, err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+// fewer is an error where there are not two secrets, or something is broken.
+func fewer(secrets, broken int) error {
+	if secrets != 2 || broken > 0 {
+		return fmt.Errorf("%d secrets, %d broken", secrets, broken)
+	}
+	return nil
 }
