@@ -3,6 +3,7 @@ package credential
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/url"
 	"strings"
@@ -161,4 +162,60 @@ func FuzzReplacer(f *testing.F) {
 			t.Errorf("%q, %v, want %q", got, err, want)
 		}
 	})
+}
+
+// TestReplacerEscaped spells placeholders as encoders may, whole or in part, and cuts the content at every place. What only
+// looks like an escape is text.
+func TestReplacerEscaped(t *testing.T) {
+	const value = "the-value"
+	use, p := replacer(t, value, control.PlaceForm, control.PlaceJSON)
+	each := func(format string) string {
+		var b strings.Builder
+		for _, c := range []byte(p) {
+			fmt.Fprintf(&b, format, c)
+		}
+		return b.String()
+	}
+	for _, tt := range []struct {
+		place         control.Place
+		content, want string
+	}{
+		{control.PlaceForm, "a=" + each("%%%02x") + "&b=" + each("%%%02X") + "&c=" + p, "a=@&b=@&c=@"},
+		{control.PlaceForm, "a=" + strings.Replace(p, "-", "%2D", 1) + "&b=" + fmt.Sprintf("%%%02x", p[0]) + p[1:], "a=@&b=@"},
+		{control.PlaceForm, "a=%25" + each("%02x") + "&b=%" + p + "&c=%zz" + p + "%", "a=%25" + each("%02x") + "&b=%@&c=%zz@%"},
+		{control.PlaceForm, each(`\u%04x`), each(`\u%04x`)},
+		{control.PlaceJSON, `{"a":"` + each(`\u%04x`) + `","b":"` + each(`\u%04X`) + `","c":"` + p + `"}`, `{"a":"@","b":"@","c":"@"}`},
+		{control.PlaceJSON, `["` + strings.Replace(p, "-", `\u002d`, 1) + `","\n` + p + `\"` + p + `\\` + p + `"]`, `["@","\n@\"@\\@"]`},
+		{control.PlaceJSON, `["\\` + each(`\u%04x`)[1:] + `"]`, `["\\` + each(`\u%04x`)[1:] + `"]`},
+		{control.PlaceJSON, `["` + each("%%%02x") + `"]`, `["` + each("%%%02x") + `"]`},
+		{control.PlaceJSON, each(`\u%04x`)[:40] + `\u`, each(`\u%04x`)[:40] + `\u`},
+	} {
+		want := strings.ReplaceAll(tt.want, "@", value)
+		readers := []io.Reader{strings.NewReader(tt.content), iotest.OneByteReader(strings.NewReader(tt.content))}
+		for i := range tt.content {
+			readers = append(readers, io.MultiReader(strings.NewReader(tt.content[:i]), strings.NewReader(tt.content[i:])))
+		}
+		for _, r := range readers {
+			rep := use.Replacer(tt.place, r)
+			got, err := io.ReadAll(rep)
+			rep.Close()
+			if err != nil || string(got) != want {
+				t.Fatalf("%s: %q becomes %q, %v; want %q", tt.place, tt.content, got, err, want)
+			}
+		}
+	}
+}
+
+// BenchmarkReplacer reads JSON of much text and few escapes.
+func BenchmarkReplacer(b *testing.B) {
+	use, p := replacer(b, "value", control.PlaceJSON)
+	content := []byte(`{"key":"` + p + `","text":"` + strings.Repeat(`some text that says nothing, in lines.\n`, 1<<15) + `"}`)
+	b.SetBytes(int64(len(content)))
+	for b.Loop() {
+		rep := use.Replacer(control.PlaceJSON, bytes.NewReader(content))
+		if _, err := io.Copy(io.Discard, rep); err != nil {
+			b.Fatal(err)
+		}
+		rep.Close()
+	}
 }

@@ -10,8 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"torno.internal/protocol/dotenv"
 	"torno.internal/protocol/control"
+	"torno.internal/protocol/dotenv"
 	"torno.internal/protocol/secret"
 )
 
