@@ -67,7 +67,7 @@ func (s *live) exchange(ctx context.Context, st *stream) (reusable bool, err err
 	s.stats.busy.Add(1)
 	defer func() {
 		x.within.End()
-		s.stats.active.Store(time.Now().UnixNano())
+		s.stats.active.Store(int64(time.Since(s.b.started)))
 		s.stats.busy.Add(-1)
 	}()
 	if err := x.judge(); err != nil {

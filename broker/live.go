@@ -62,6 +62,7 @@ type live struct {
 	granting sync.Mutex // held while grants changes
 	grants   atomic.Pointer[[]policy.Grant]
 
+	born     time.Time // when it was made, on the clock that nobody can set
 	attended time.Time // when its guest had a stream last, or could not have had one; keepTime's alone
 
 	owner     atomic.Int32 // the process that registered the session; 0: an earlier broker knew
@@ -85,7 +86,7 @@ type stats struct {
 	masked                      atomic.Int64 // runs of secrets in answers
 	last                        atomic.Pointer[decided]
 	busy                        atomic.Int64 // exchanges that are open now
-	active                      atomic.Int64 // when one ended last, in nanoseconds since 1970
+	active                      atomic.Int64 // when one ended last, in nanoseconds since the broker started: clocks can be set
 }
 
 func (s *stats) count(o *audit.Outcome) {
@@ -168,7 +169,7 @@ func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 	s := &live{
 		b: b, id: record.ID(), agent: record.Agent(), record: record, ln: ln,
 		log: slog.New(newSparing(b.log.Handler())).With("session", record.ID(), "agent", record.Agent()), events: make(chan protocol.EventType, 4),
-		attended: time.Now(), metadataKey: newMetadataKey(),
+		attended: time.Now(), born: time.Now().Add(-time.Since(record.Created())), metadataKey: newMetadataKey(),
 	}
 	s.set.Store(set)
 	for _, m := range p.metas {
@@ -185,7 +186,7 @@ func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 	s.suspended.Store(record.Suspended())
 	s.loadGrants()
 	s.counters = b.metrics.Agent(s.agent)
-	s.stats.active.Store(time.Now().UnixNano())
+	s.stats.active.Store(int64(time.Since(b.started)))
 	s.ctx, s.cancel = context.WithDeadline(context.Background(), record.Expires())
 	err = s.begin(p.terms())
 	if err == nil {

@@ -122,9 +122,9 @@ func (s *live) overdue(now time.Time, abandoned time.Duration) (event string) {
 		s.attended = now
 	}
 	switch {
-	case t.total > 0 && now.Sub(s.record.Created()) >= seconds(t.total):
+	case t.total > 0 && now.Sub(s.born) >= seconds(t.total):
 		return eventOver
-	case t.idle > 0 && s.stats.busy.Load() == 0 && now.Sub(time.Unix(0, s.stats.active.Load())) >= seconds(t.idle):
+	case t.idle > 0 && s.stats.busy.Load() == 0 && now.Sub(s.b.started)-time.Duration(s.stats.active.Load()) >= seconds(t.idle):
 		return eventIdle
 	case now.Sub(s.attended) >= abandoned:
 		return eventAbandoned
