@@ -22,6 +22,8 @@ type unit struct {
 	*systemd.Manager
 	log *slog.Logger
 	hup chan os.Signal
+
+	problem string // why the operator's file was not read again, until it was
 }
 
 // statusInterval is how often the status for people is brought up to date.
@@ -92,6 +94,7 @@ func (u *unit) keep(ctx context.Context, b served) {
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	u.say(u.Status(u.status(b)))
 	for {
 		select {
 		case <-ctx.Done():
@@ -99,7 +102,7 @@ func (u *unit) keep(ctx context.Context, b served) {
 		case <-u.hup:
 			u.reload(b)
 		case <-tick.C:
-			u.say(u.Status(b.Status())) // which waits where the broker is stuck, and then it is not alive
+			u.say(u.Status(u.status(b))) // which waits where the broker is stuck, and then it is not alive
 			u.say(u.Alive())
 		}
 	}
@@ -109,11 +112,21 @@ func (u *unit) keep(ctx context.Context, b served) {
 func (u *unit) reload(b served) {
 	u.say(u.Reloading())
 	text := "reloaded"
+	u.problem = ""
 	if _, err := b.Reload("SIGHUP"); err != nil {
 		u.log.Error("reloading", "err", err)
-		text = "not reloaded: " + err.Error()
+		u.problem = "not reloaded: " + err.Error()
+		text = u.problem
 	}
 	u.say(errors.Join(u.Status(text), u.Ready()))
+}
+
+// status is what the broker does, for people, behind what is wrong.
+func (u *unit) status(b served) string {
+	if u.problem != "" {
+		return u.problem + "; " + b.Status()
+	}
+	return b.Status()
 }
 
 // say logs that the manager could not be told; nothing else comes of it.
