@@ -33,6 +33,8 @@ func run(args []string) int {
 		err = serveLoad(os.Stdin, os.Stdout)
 	case len(args) == 1 && args[0] == soak.WorkloadCommand:
 		err = soak.Workload()
+	case len(args) > 0 && args[0] == soak.AttendCommand:
+		err = soak.Attend(context.Background(), args[1:], os.Stdin, os.Stdout)
 	case len(args) > 0 && args[0] == "soak":
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 		var machine, load string

@@ -1,13 +1,10 @@
 package soak
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -239,36 +236,17 @@ func keys(m map[string]bool) []string {
 
 // begun counts the beginnings of exchanges on record by path, and says which of them a person allowed.
 func (k *killing) begun(ctx context.Context) (begun map[string]int, approved map[string]bool, err error) {
-	filter, err := json.Marshal(control.AuditFilter{Host: host})
-	if err != nil {
-		return nil, nil, err
-	}
-	req, err := http.NewRequestWithContext(ctx, "POST", "http://torno"+control.PathAuditQuery, strings.NewReader(string(filter)))
-	if err != nil {
-		return nil, nil, err
-	}
-	resp, err := k.h.client.Do(req)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer resp.Body.Close()
 	begun, approved = map[string]int{}, map[string]bool{}
-	lines := bufio.NewScanner(resp.Body)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		var rec control.AuditRecord
-		if err := json.Unmarshal(lines.Bytes(), &rec); err != nil {
-			return nil, nil, err
-		}
+	err = k.query(ctx, control.AuditFilter{Host: host}, func(rec *control.AuditRecord) {
 		if rec.Type == control.AuditBegin {
 			begun[rec.Path]++
 			approved[rec.Path] = approved[rec.Path] || rec.Approval != ""
 		}
-	}
-	if len(begun) == 0 {
+	})
+	if err == nil && len(begun) == 0 {
 		err = errors.New("the audit has no exchange: nothing was tested")
 	}
-	return begun, approved, errors.Join(err, lines.Err())
+	return begun, approved, err
 }
 
 // report adds the figures.

@@ -25,6 +25,7 @@ type Options struct {
 	Leak     bool          // sessions are leaked on purpose: what must be noticed
 	SlowFS   string        // the program of .ci/tools/slowfs
 	Faults   []string      // of a disk, by name; none: all
+	SetClock bool          // this machine's clock may be set
 	Settle   time.Duration // how long the broker is given to come to rest before its memory is read
 	Only     []string      // names of parts; none: all
 }
@@ -39,6 +40,7 @@ var parts = []struct {
 	{"churn", churning},
 	{"disks", disks},
 	{"second", second},
+	{"clock", clocks},
 }
 
 // ErrMiss means that some figure is not as promised.
@@ -59,6 +61,7 @@ func Main(ctx context.Context, args []string, r Report) error {
 	flags.IntVar(&o.Kills, "kills", 200, "how often the broker is killed")
 	flags.DurationVar(&o.Churn, "for", 5*time.Minute, "how long sessions and connections come and go")
 	flags.BoolVar(&o.Leak, "leak", false, "leak sessions on purpose, to see that it is noticed")
+	flags.BoolVar(&o.SetClock, "set-clock", false, "set this machine's clock forward and back: for machines that are there for nothing else")
 	flags.StringVar(&o.SlowFS, "slowfs", "", "`program` that .ci/tools/slowfs is built to; none: beside torno")
 	flags.DurationVar(&o.Settle, "settle", 3*time.Minute, "how long the broker is given to come to rest before its memory is read")
 	if err := flags.Parse(args); err != nil {
