@@ -11,7 +11,7 @@ FUZZTIME    ?= 10s
 CACHE       := $(CURDIR)/.cache
 GOLANGCI     = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.7.2
 
-.PHONY: help build demo images test test-vm test-clients test-docker dist test-dist bench soak fuzz lint race notice clean deps client-deps
+.PHONY: help build demo images test test-vm test-clients test-docker test-systemd dist test-dist bench soak fuzz lint race notice clean deps client-deps
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,10 @@ test-dist: deps ## build the packages twice; install, use, upgrade and remove th
 test-docker: images ## run dockerd in a VM (builds an image of 600 MB; takes minutes)
 	bin/torno image build --if-missing --name docker --include docker.io --include iptables
 	TORNO_DOCKER=1 $(GO) test -count=1 -timeout 15m -run 'TestVMRootDocker' -v ./host
+
+test-systemd: images ## run torno's units in a VM that systemd runs, and set its clock (builds an image of 330 MB; takes minutes)
+	bin/torno image build --if-missing --name systemd --include systemd-sysv
+	TORNO_SYSTEMD=1 $(GO) test -count=1 -timeout 15m -run 'TestVMSystemd' -v ./host
 
 fuzz: ## fuzz every decoder for FUZZTIME each (default 10s)
 	@.ci/fuzz $(FUZZTIME)

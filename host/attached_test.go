@@ -3,10 +3,12 @@ package main_test
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,14 +22,20 @@ import (
 // root and starts what init= names. Files are put into the root.
 type ownImage struct{ rootfs, kernel, initrd string }
 
-// newOwnImage makes one with the guest at /sbin/torno-guest and more files, by path.
+// newOwnImage makes one of the base image, with the guest at /sbin/torno-guest and more files, by path.
 func (h *house) newOwnImage(more map[string]string) ownImage {
+	h.t.Helper()
+	return h.newOwnImageOf(rootfs.Base, more)
+}
+
+// newOwnImageOf is newOwnImage of an image by name.
+func (h *house) newOwnImageOf(name string, more map[string]string) ownImage {
 	h.t.Helper()
 	place, err := rootfs.Place()
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	image, err := rootfs.Store{Dir: place}.Open(rootfs.Base)
+	image, err := rootfs.Store{Dir: place}.Open(name)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -41,7 +49,10 @@ func (h *house) newOwnImage(more map[string]string) ownImage {
 	if out, err := build.CombinedOutput(); err != nil {
 		h.t.Fatalf("%v\n%s", err, out)
 	}
-	files := []initramfs.File{{Name: "torno", Mode: initramfs.Directory | 0o755}, {Name: "payload", Mode: initramfs.Directory | 0o755}, {Name: "payload/sbin", Mode: initramfs.Directory | 0o755}}
+	files := []initramfs.File{{Name: "torno", Mode: initramfs.Directory | 0o755}}
+	for _, dir := range directories("payload/sbin/torno-guest", "payload", more) {
+		files = append(files, initramfs.File{Name: dir, Mode: initramfs.Directory | 0o755})
+	}
 	add := func(name string, mode uint32, data []byte) {
 		files = append(files, initramfs.File{Name: name, Mode: initramfs.Regular | mode, Data: data})
 	}
@@ -78,6 +89,21 @@ func (h *house) newOwnImage(more map[string]string) ownImage {
 		h.t.Fatal(err)
 	}
 	return own
+}
+
+// directories returns the directories of a path, and of others below a place, each after the one that it is in.
+func directories(path, place string, below map[string]string) []string {
+	all := map[string]bool{}
+	add := func(path string) {
+		for dir := filepath.Dir(path); dir != "."; dir = filepath.Dir(dir) {
+			all[dir] = true
+		}
+	}
+	add(path)
+	for name := range below {
+		add(filepath.Join(place, name))
+	}
+	return slices.Sorted(maps.Keys(all))
 }
 
 func (o ownImage) flags() []string {

@@ -31,7 +31,7 @@ func newPlatform(t *testing.T) *house {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{".kernels", rootfs.Base} {
+	for _, name := range []string{".kernels", rootfs.Base, systemdImage} { // of the last there may be none
 		if err := os.Symlink(filepath.Join(place, name), filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
