@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -69,32 +70,35 @@ func TestVersions(t *testing.T) {
 // TestRenewed has tokens and leases of a few seconds live on, and be given back.
 func TestRenewed(t *testing.T) {
 	for _, token := range []bool{false, true} {
-		f := newFake(t)
-		f.lasts = 4 * time.Second
-		f.tokens["given"] = time.Now().Add(f.lasts)
-		s := start(t, f, token)
-		user, err := s.Fetch(t.Context(), "database/creds/app#username")
-		if err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(8 * time.Second)
-		again, err1 := s.Fetch(t.Context(), "database/creds/app#username")
-		password, err2 := s.Fetch(t.Context(), "database/creds/app#password")
-		if err := errors.Join(err1, err2); err != nil {
-			t.Fatal(err)
-		}
-		if string(user.Value) != "user-1" || string(again.Value) != "user-1" || string(password.Value) != "password-1" || again.Version != user.Version || !again.Expires.After(user.Expires) {
-			t.Errorf("%q, %q, %q of %v", user.Value, again.Value, password.Value, again.Expires)
-		}
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-		f.mu.Lock()
-		wanted := map[bool]string{false: "hvs.1", true: "database/creds/app/lease0001"}[token]
-		if f.renewed["token"] == 0 || f.renewed["lease"] == 0 || len(f.revoked) != 1 || f.revoked[0] != wanted {
-			t.Errorf("renewed %v, revoked %v", f.renewed, f.revoked)
-		}
-		f.mu.Unlock()
+		t.Run(fmt.Sprintf("token=%v", token), func(t *testing.T) {
+			t.Parallel()
+			f := newFake(t)
+			f.lasts = 9 * time.Second
+			f.tokens["given"] = time.Now().Add(f.lasts)
+			s := start(t, f, token)
+			user, err := s.Fetch(t.Context(), "database/creds/app#username")
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(15 * time.Second)
+			again, err1 := s.Fetch(t.Context(), "database/creds/app#username")
+			password, err2 := s.Fetch(t.Context(), "database/creds/app#password")
+			if err := errors.Join(err1, err2); err != nil {
+				t.Fatal(err)
+			}
+			if string(user.Value) != "user-1" || string(again.Value) != "user-1" || string(password.Value) != "password-1" || again.Version != user.Version || !again.Expires.After(user.Expires) {
+				t.Errorf("%q, %q, %q of %v", user.Value, again.Value, password.Value, again.Expires)
+			}
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+			f.mu.Lock()
+			wanted := map[bool]string{false: "hvs.1", true: "database/creds/app/lease0001"}[token]
+			if f.renewed["token"] == 0 || f.renewed["lease"] == 0 || len(f.revoked) != 1 || f.revoked[0] != wanted {
+				t.Errorf("renewed %v, revoked %v", f.renewed, f.revoked)
+			}
+			f.mu.Unlock()
+		})
 	}
 }
 
