@@ -43,7 +43,7 @@ func TestAttack35DamagedStore(t *testing.T) {
 	h.must("audit", "verify")
 	h.stop()
 	refused("cut short", h.torno("serve", "--config", "broker.toml"))
-	if err := os.WriteFile(file, bytes.Replace(whole, []byte("sessions"), []byte("\x00essions"), -1), 0o600); err != nil {
+	if err := os.WriteFile(file, bytes.ReplaceAll(whole, []byte("sessions"), []byte("\x00essions")), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	refused("edited", h.torno("serve", "--config", "broker.toml"))

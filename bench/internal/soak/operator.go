@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"net/url"
 	"time"
 
 	"torno.internal/protocol"
@@ -56,17 +55,4 @@ func (h *house) register(ctx context.Context, agent string, file []byte) (s cont
 // end ends a session as torno run does.
 func (h *house) end(ctx context.Context, id string) error {
 	return h.call(ctx, "POST", control.PathSession+id+"/end", nil, nil)
-}
-
-// secrets lists the secrets of an agent by name.
-func (h *house) secrets(ctx context.Context, agent string) (map[string]control.SecretInfo, error) {
-	var list []control.SecretInfo
-	if err := h.call(ctx, "GET", control.PathSecrets+"?agent="+url.QueryEscape(agent), nil, &list); err != nil {
-		return nil, err
-	}
-	all := map[string]control.SecretInfo{}
-	for i := range list {
-		all[list[i].Name] = list[i]
-	}
-	return all, nil
 }

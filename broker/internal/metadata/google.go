@@ -37,7 +37,7 @@ func (g *Google) answer(q *question) Answer {
 	case q.query.Has("wait_for_change"):
 		return plain(400, "nothing here changes", flavor)
 	}
-	n := g.tree(q).find(strings.TrimSuffix(name, "/"))
+	n := g.tree().find(strings.TrimSuffix(name, "/"))
 	if n == nil {
 		return plain(404, "not found", flavor)
 	}
@@ -45,7 +45,7 @@ func (g *Google) answer(q *question) Answer {
 }
 
 // tree is what the metadata server knows.
-func (g *Google) tree(q *question) *node {
+func (g *Google) tree() *node {
 	account := []*node{
 		{name: "aliases", value: []string{"default"}},
 		{name: "email", value: g.Email},

@@ -61,7 +61,8 @@ func TestSigV4AKey(t *testing.T) {
 // verifyAsymmetric verifies a request that is signed by Signature Version 4A, in its fields or in its query, as a service does:
 // with the fields that it says are covered. It returns the signature.
 func verifyAsymmetric(method, host, target string, fields protocol.Fields, payload string) (string, error) {
-	own, in := map[string]string{}, scope{}
+	own := map[string]string{}
+	var in scope
 	path, query, _ := strings.Cut(target, "?")
 	all, err := parseQuery(query)
 	if err != nil {

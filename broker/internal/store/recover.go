@@ -58,7 +58,7 @@ func sealedTo(path string) (id string, err error) {
 	if err != nil {
 		return "", err
 	}
-	defer f.close()
+	defer func() { _ = f.close() }() // it was only read
 	err = f.read(func(tx *bbolt.Tx) error {
 		meta := tx.Bucket(bucketMeta)
 		if meta == nil {

@@ -125,7 +125,7 @@ Exit status: 1 where something is wrong.`,
 			if asJSON {
 				err = printJSON(cmd.OutOrStdout(), r)
 			} else {
-				err = printPluginReport(cmd, &r)
+				printPluginReport(cmd, &r)
 			}
 			if err == nil && !r.OK {
 				err = &exitError{code: exitFailed}
@@ -141,7 +141,7 @@ Exit status: 1 where something is wrong.`,
 }
 
 // printPluginReport prints what a check found.
-func printPluginReport(cmd *cobra.Command, r *control.PluginReport) error {
+func printPluginReport(cmd *cobra.Command, r *control.PluginReport) {
 	out := cmd.OutOrStdout()
 	for _, s := range r.Steps {
 		mark := "ok  "
@@ -156,7 +156,6 @@ func printPluginReport(cmd *cobra.Command, r *control.PluginReport) error {
 	if r.Output != "" {
 		fmt.Fprintf(out, "\nwhat it wrote on standard error, at its end:\n%s\n", inset(escapeLines(r.Output)))
 	}
-	return nil
 }
 
 func inset(s string) string { return "  " + strings.ReplaceAll(s, "\n", "\n  ") }
