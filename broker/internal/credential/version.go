@@ -38,8 +38,11 @@ func (s *Set) Follow(sec Secret) (*Set, error) {
 			n++
 		}
 	}
-	if n+1 >= MaxVersions && secrets[i].Missing == nil {
-		return nil, fmt.Errorf("secret %s has had %d versions in this session", sec.Meta.Name, n+1)
+	if secrets[i].Missing == nil {
+		n++
+	}
+	if n >= MaxVersions && sec.Missing == nil { // to end the use of one is always possible
+		return nil, fmt.Errorf("secret %s has had %d versions in this session", sec.Meta.Name, n)
 	}
 	former := s.former
 	if secrets[i].Missing == nil { // else there was no value
