@@ -78,7 +78,7 @@ func readAnswer(g grant, a *Answer, now time.Time) (*answered, error) {
 // readOAuth reads an answer as RFC 6749 has it.
 func readOAuth(g grant, a *Answer, now time.Time) (*answered, error) {
 	if a.Status != 200 && a.Status != 201 {
-		return nil, fmt.Errorf("the token endpoint answers %d%s%s", a.Status, errorCode(a.Content), clockNote(a, now))
+		return nil, fmt.Errorf("the token endpoint answers %d%s%s", a.Status, a.saying(errorCode(a.Content)), clockNote(a, now))
 	}
 	var b body
 	if err := json.Unmarshal(a.Content, &b); err != nil {
@@ -94,7 +94,7 @@ func readOAuth(g grant, a *Answer, now time.Time) (*answered, error) {
 	defer wipeOthers(&b, access)
 	switch {
 	case len(access) == 0:
-		return nil, fmt.Errorf("the token endpoint's answer has no token%s", errorCode(a.Content))
+		return nil, fmt.Errorf("the token endpoint's answer has no token%s", a.saying(errorCode(a.Content)))
 	case !rightType(b.TokenType, g):
 		return nil, fmt.Errorf("the token is of a type other than %s", g.kind())
 	case !isToken(access):
@@ -177,6 +177,26 @@ func errorCode(content []byte) string {
 		return ""
 	}
 	return ", " + code
+}
+
+// quoted is how many bytes of a secret a code may have in common with it by chance.
+const quoted = 7
+
+// saying returns what errors say of code, which is an error code with what parts it from what is before it, or empty: it stands in
+// logs, and an endpoint that spells the secret as one is not repeated.
+func (a *Answer) saying(code string) string {
+	repeats := false
+	_ = a.asked.Use(func(value []byte) error {
+		n := min(quoted+1, len(value))
+		for i := 0; n > 0 && i+n <= len(code) && !repeats; i++ {
+			repeats = bytes.Contains(value, []byte(code[i:i+n]))
+		}
+		return nil
+	})
+	if repeats {
+		return ", and a part of the secret for a code"
+	}
+	return code
 }
 
 // clockSlack is how far two clocks may be apart before it is worth a word.

@@ -147,7 +147,7 @@ func (g role) read(a *Answer, now time.Time) (*answered, error) {
 	}()
 	switch {
 	case a.Status != 200:
-		return nil, fmt.Errorf("the token endpoint answers %d%s%s", a.Status, stsCode(x.Code), clockNote(a, now))
+		return nil, fmt.Errorf("the token endpoint answers %d%s%s", a.Status, a.saying(stsCode(x.Code)), clockNote(a, now))
 	case err != nil:
 		return nil, err
 	case x.XMLName.Local != g.action()+"Response" || len(all) != 1:

@@ -118,6 +118,7 @@ func (m *Minter) ask(ctx context.Context, c *call, now time.Time) (answer *Answe
 	if answer, err = m.Fetcher.Fetch(ctx, c.src.Meta.Agent, req); err != nil {
 		return nil, false, fmt.Errorf("calling the token endpoint: %w", err)
 	}
+	answer.asked = c.src.Value
 	return answer, c.bound != nil && c.bound.wanted(req.Authority, proof, answer), nil
 }
 

@@ -38,6 +38,8 @@ type Answer struct {
 	Status  int
 	Fields  protocol.Fields
 	Content []byte // at most MaxAnswer+1 bytes: whoever has more says so by that
+
+	asked secret.Value // what the request was made with; the zero value: nothing
 }
 
 // MaxAnswer bounds the content of an answer, in bytes.
