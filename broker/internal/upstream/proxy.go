@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -84,10 +85,20 @@ func (c *Client) dialProxy(ctx context.Context, a protocol.Authority, allow []ne
 	return tcp, nil
 }
 
+// metadataNames are names of clouds' metadata services, which give credentials of the machine to whoever asks. Inside those clouds they
+// lead to metadataAddrs, wherever the proxy stands.
+var (
+	metadataNames = []string{"metadata.google.internal", "metadata.goog", "metadata", "instance-data.ec2.internal", "instance-data"}
+	metadataAddrs = []netip.Addr{netip.AddrFrom4([4]byte{169, 254, 169, 254})}
+)
+
 // look judges what can be seen from here of a host that the proxy will resolve.
 func (d *dialer) look(ctx context.Context, a protocol.Authority, allow []netip.Prefix) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
+	if slices.Contains(metadataNames, a.Host) {
+		return d.judge(a.Host, metadataAddrs, allow)
+	}
 	addrs, err := d.resolve(ctx, a.Host)
 	if err != nil {
 		return nil // unknown here: the proxy's network may know it

@@ -174,6 +174,7 @@ func TestAttack23ThroughProxy(t *testing.T) {
 	}{
 		{"10.0.0.1", nowhere{}}, {"169.254.169.254", nowhere{}}, {"::1", nowhere{}}, {"64:ff9b::a00:1", nowhere{}}, {"2001:db8:64::a00:1", nowhere{}},
 		{"metadata.example", inward("169.254.169.254")}, {"inside.example", inward("fd00::1")},
+		{"metadata.google.internal", nowhere{}}, {"instance-data.ec2.internal", nowhere{}},
 	} {
 		c := New(Config{Proxy: &Proxy{Authority: p.authority}, Resolver: tt.resolver, NAT64: []netip.Prefix{netip.MustParsePrefix("2001:db8:64::/96")}})
 		_, err := c.Open(t.Context(), PoolKey{Session: "s", Scheme: "https", Authority: protocol.Authority{Host: tt.host, Port: 443}})
