@@ -73,10 +73,11 @@ func repeat(w http.ResponseWriter, r *http.Request, known string) {
 }
 
 // Attack 8: the memory is searched while the workload makes calls to hosts that repeat every credential, under every
-// scheme and in many encodings, and at the end.
+// scheme and in many encodings, and at the end. Beside those that send a secret are those that sign with one or mint tokens with
+// it, and the metadata services of clouds.
 func TestVMAttack8Proof(t *testing.T) {
 	needVM(t)
-	h := newHouse(t, "[limits]\nreflections_per_response = 100000\nreflections_per_session = 1000000\n")
+	h, proving, others, more := newProvingHouse(t, reflecting)
 	h.secrets()
 	h.write("torno.toml", "")
 	if err := os.Remove(filepath.Join(h.work, "torno.toml")); err != nil { // all secrets are in use then
@@ -100,22 +101,27 @@ func TestVMAttack8Proof(t *testing.T) {
 	}
 	file := filepath.Join(h.dir, "proof.json")
 	r := h.runWith([]string{"--proof-file", file, "--memory", "512M"}, "/usr/bin/python3", "-c", `import collections, json, requests, time
+`+metadataScript+`
+more = `+pythonList(more)+`
 urls, s, masked = json.loads('`+string(list)+`'), requests.Session(), collections.Counter()
 until, n = time.monotonic() + 8, 0
 while time.monotonic() < until or n <= 5 * len(urls):
     for url in urls:
         r = s.get(url); n += 1
         masked[url.split("/")[2].split(".")[0]] += r.status_code == 200 and r.text.count("*" * 20) >= 8 and "*" * 20 in r.headers["x-seen"]
+    bad = metadata(s) + sum(s.get(url).status_code != 200 for url in more)
+    assert bad == 0, bad
 print(min(masked.values()) * len(masked) == n, len(masked))`)
 	proofs := readProofs(t, file)
 	if want := fmt.Sprintf("True %d\n", len(schemes)); r.code != 0 || r.stdout != want || len(proofs) < 2 {
 		t.Fatalf("exit %d, %d proofs, stdout %q, want %q (stderr %q)", r.code, len(proofs), r.stdout, want, r.stderr)
 	}
 	for i, p := range proofs {
-		if p.Outcome != "clean" || !p.Control || p.Secrets < 2+len(schemes) || p.Present < 32<<20 {
+		if p.Outcome != "clean" || !p.Control || p.Secrets < 2+len(schemes)+len(others) || p.Present < 32<<20 {
 			t.Errorf("proof %d: %+v", i, p)
 		}
 	}
+	proving.check(t, others)
 	for _, s := range schemes { // the control: they did get it
 		if n := h.upstream.count("credential " + s.name); n <= 5 {
 			t.Errorf("%s%s got its secret %d times", s.name, echoHost, n)
