@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,7 +23,9 @@ import (
 	"google.golang.org/grpc/status"
 
 	"torno.internal/broker/internal/confine"
+	"torno.internal/broker/internal/redact"
 	"torno.internal/broker/plugin"
+	"torno.internal/protocol/secret"
 )
 
 // Limits on starting a plugin.
@@ -176,6 +179,23 @@ func (in *instance) clientConfig(dir string) *goplugin.ClientConfig {
 // dial, is not.
 func wanted(method string) bool {
 	return strings.HasPrefix(method, "/torno.plugin.v1.") || method == "/plugin.GRPCStdio/StreamStdio"
+}
+
+// Fetch is the plugin's Fetch. What a version is called is recorded and shown, so that it may hold no part of the secret.
+func (in *instance) Fetch(ctx context.Context, ref string) (plugin.Secret, error) {
+	sec, err := in.Client.Fetch(ctx, ref)
+	if err != nil || sec.Version == "" {
+		return sec, err
+	}
+	value := secret.New(slices.Clone(sec.Value))
+	defer value.Wipe()
+	matcher := redact.NewMatcher([]redact.Secret{{Value: value}})
+	defer matcher.Wipe()
+	if _, runs := matcher.Text(sec.Version); runs > 0 {
+		secret.Wipe(sec.Value)
+		return plugin.Secret{}, errors.New("the answer to Fetch: the version holds a part of the value")
+	}
+	return sec, nil
 }
 
 // startError says why a plugin did not shake hands. What go-plugin says quotes the plugin, and is dropped.

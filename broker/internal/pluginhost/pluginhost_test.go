@@ -187,6 +187,8 @@ func TestAttack33Plugin(t *testing.T) {
 		{"empty", CodeAnswer, ""},
 		{"expired", CodeAnswer, ""},
 		{"version of control characters", CodeAnswer, ""},
+		{"version that is the secret", CodeAnswer, ""},
+		{"version that is its half", CodeAnswer, ""},
 		{"not found", CodeNotFound, ""},
 		{"denied", CodeDenied, ""},
 		{"unavailable", CodeUnavailable, ""},
@@ -223,6 +225,24 @@ func TestAttack33Plugin(t *testing.T) {
 			}
 			t.Log(err)
 		})
+	}
+}
+
+// TestAttack33TwoFloods has a plugin write too much on both of its ways at once: each has a meter of its own.
+func TestAttack33TwoFloods(t *testing.T) {
+	h := start(t, declare(t, "good"), quick)
+	if _, err := h.Fetch(t.Context(), "bad", "x"); err != nil {
+		t.Fatal(err)
+	}
+	s := h.plugins["bad"]
+	s.mu.Lock()
+	r := s.current.runner
+	s.mu.Unlock()
+	for range 2 {
+		newMeter(0, 1, r.flood).count(2)
+	}
+	if e := h.wait(t, Failed); e.Err == nil || e.Err.Code != CodeFlooded {
+		t.Errorf("event %+v", e)
 	}
 }
 

@@ -27,6 +27,7 @@ type runner struct {
 	stderr    io.ReadCloser
 	output    *tail // of standard error
 	flooded   chan struct{}
+	flooding  sync.Once // closes flooded: the two ways on which a plugin writes have a meter each
 	greetings handshake
 	greetErr  error // why the first line is not a handshake; nil: it is, or has not come yet
 	socket    string
@@ -59,7 +60,7 @@ func (r *runner) Start(context.Context) error {
 
 // flood ends a plugin that writes too much.
 func (r *runner) flood() {
-	close(r.flooded)
+	r.flooding.Do(func() { close(r.flooded) })
 	r.process.Kill()
 }
 

@@ -229,8 +229,18 @@ func (s *supervisor) healthy(in *instance) bool {
 	ctx, cancel := context.WithTimeout(s.ctx, describeTimeout)
 	defer cancel()
 	_, err := in.Describe(ctx)
-	entries, _ := os.ReadDir(in.runner.spec.Dir)
-	return err == nil && len(entries) <= maxEntries || !in.alive()
+	return err == nil && !crowded(in.runner.spec.Dir) || !in.alive()
+}
+
+// crowded reports whether a directory has more than maxEntries files. However many there are, no more are read.
+func crowded(dir string) bool {
+	f, err := os.Open(dir)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	names, _ := f.Readdirnames(maxEntries + 1)
+	return len(names) > maxEntries
 }
 
 // maxEntries is how many files a plugin may have beside its socket.

@@ -184,6 +184,10 @@ func (b *bad) Fetch(ctx context.Context, ref string) (plugin.Secret, error) {
 		}
 	case "looks around":
 		good.Value = []byte(lookAround())
+	case "version that is the secret":
+		good.Version = "v " + canary
+	case "version that is its half":
+		good.Version = canary[:len(canary)-4]
 	case "files":
 		for i := range 64 {
 			_ = os.WriteFile(fmt.Sprintf("%s/%d", os.Getenv("PLUGIN_UNIX_SOCKET_DIR"), i), nil, 0o600)
