@@ -275,13 +275,15 @@ func (s *live) takeFetched(name string, f source.Fetched) error {
 			return err
 		}
 		if s.set.CompareAndSwap(old, set) {
+			s.b.mints.Forget(s.agent, name, sec.Meta.Version) // tokens that another value was traded for
 			s.noteFetched(&sec)
 			return nil
 		}
 	}
 }
 
-// lose ends the use of a secret that can't be fetched, until it can.
+// lose ends the use of a secret that can't be fetched, until it can. What is open to where it may be sent is cut, as when one is
+// revoked here.
 func (s *live) lose(name string, why error) {
 	for {
 		old := s.secrets()
@@ -300,11 +302,24 @@ func (s *live) lose(name string, why error) {
 		if !s.set.CompareAndSwap(old, set) {
 			continue
 		}
+		if current.Missing == nil {
+			s.cutSourced(&current.Meta)
+		}
 		if !known {
 			s.noteMissing(&sec)
 		}
 		return
 	}
+}
+
+// cutSourced cuts what is open to where a secret may be sent that is kept elsewhere, and is not there any more.
+func (s *live) cutSourced(m *control.Meta) {
+	s.b.mints.Forget(s.agent, m.Name, m.Version)
+	hosts, err := m.Authorities()
+	if err != nil { // they were checked when the session began
+		s.log.Error("the audience of a secret", "secret", m.Name, "err", err)
+	}
+	s.cut(protocol.ReasonCredential, hosts)
 }
 
 // noteFetched records which version of a secret that is kept elsewhere requests get from now on.

@@ -216,6 +216,37 @@ func TestSourcedExpiry(t *testing.T) {
 	becomes(t, "a secret that is deleted", p, "credential_unavailable")
 }
 
+// TestAttack26GoneAtTheSource has a WebSocket and an upload open when their secret is taken away where it is kept: they are cut,
+// as they are for a secret that is revoked here.
+func TestAttack26GoneAtTheSource(t *testing.T) {
+	up := newTap(t)
+	s := newShelf(t)
+	s.put("key", keyOf(1), "v1", 0, "")
+	d := s.desk(up.Server)
+	d.must(d.setMeta(sourced("KEY", "shelf:key", control.RotationFollow), "shelf:key"))
+	_, stream := d.enter()
+	p := stream()
+	want(t, "before", p.says(), "1")
+	ends := make(chan ending, 2)
+	for _, kind := range []string{"WebSocket", "SSE stream"} {
+		opening(t, kind, 0, stream(), ends)
+		<-up.open
+	}
+	s.remove("key")
+	becomes(t, "a secret that is deleted", p, "credential_unavailable")
+	gone := time.Now()
+	for range 2 {
+		select {
+		case e := <-ends:
+			if e.err == nil || e.at.Sub(gone) > protocol.RevokeDeadline {
+				t.Errorf("%s: ended %v after that: %v", e.kind, e.at.Sub(gone), e.err)
+			}
+		case <-time.After(15 * time.Second):
+			t.Fatal("something is open still")
+		}
+	}
+}
+
 // TestAttack33Exchange has a plugin misbehave under requests: each is refused with a reason, recorded, the session lives
 // on, and nothing of the secret is in any log.
 func TestAttack33Exchange(t *testing.T) {
