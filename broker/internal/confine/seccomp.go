@@ -93,12 +93,13 @@ func compile(network, namespaces bool) filter {
 	if network {
 		families = append(families, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK)
 	}
-	f.only(unix.SYS_SOCKETPAIR, families, unix.EAFNOSUPPORT)
 	if !network && !namespaces { // sockets of other programs lie within reach: only those that are listened on
-		f.socket(unix.SOCK_STREAM)
+		f.socket(unix.SYS_SOCKET, unix.SOCK_STREAM)
+		f.socket(unix.SYS_SOCKETPAIR, unix.SOCK_STREAM) // one of two that take datagrams sends them to any other as well
 		f.when(unix.BPF_JEQ, unix.SYS_CONNECT, refuse(unix.EACCES))
 	} else {
 		f.only(unix.SYS_SOCKET, families, unix.EAFNOSUPPORT)
+		f.only(unix.SYS_SOCKETPAIR, families, unix.EAFNOSUPPORT)
 	}
 	var ioctl filter
 	ioctl.load(offsetArg1)
@@ -118,15 +119,15 @@ func compile(network, namespaces bool) filter {
 	return f
 }
 
-// socket allows sockets of AF_UNIX of one type.
-func (f *filter) socket(kind uint32) {
+// socket allows the system call nr, which makes sockets, to make those of AF_UNIX of one type.
+func (f *filter) socket(nr, kind uint32) {
 	var block filter
 	block.load(offsetArg0)
 	block.unless(unix.BPF_JEQ, unix.AF_UNIX, refuse(unix.EAFNOSUPPORT))
 	block.load(offsetArg1)
 	block = append(block, unix.SockFilter{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: 0xf}) // without SOCK_CLOEXEC and its like
 	block.unless(unix.BPF_JEQ, kind, refuse(unix.EPROTONOSUPPORT))
-	f.call(unix.SYS_SOCKET, block, unix.SECCOMP_RET_ALLOW)
+	f.call(nr, block, unix.SECCOMP_RET_ALLOW)
 }
 
 func refuse(errno unix.Errno) uint32 { return unix.SECCOMP_RET_ERRNO | uint32(errno) }

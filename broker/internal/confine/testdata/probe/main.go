@@ -124,12 +124,29 @@ func sockets(f *Found) {
 		return ""
 	}
 	f.Unix, f.TCP, f.Datagram = try("unix", os.Getenv("PROBE_UNIX")), try("tcp", os.Getenv("PROBE_TCP")), try("unixgram", os.Getenv("PROBE_UNIX")+".dgram")
+	if f.Datagram != "" { // one of a pair sends to anybody too
+		f.Datagram = fromPair(os.Getenv("PROBE_UNIX") + ".dgram")
+	}
 	ln, err := net.Listen("unix", os.Getenv("PROBE_DIR")+"/s")
 	if err != nil {
 		f.Listen = err.Error()
 		return
 	}
 	ln.Close()
+}
+
+// fromPair sends a datagram to path from a socket that is one of a pair.
+func fromPair(path string) string {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err.Error()
+	}
+	defer unix.Close(pair[0])
+	defer unix.Close(pair[1])
+	if err := unix.Sendto(pair[0], []byte("x"), 0, &unix.SockaddrUnix{Name: path}); err != nil {
+		return err.Error()
+	}
+	return ""
 }
 
 func calls(f *Found) {
