@@ -105,12 +105,13 @@ var errNoNamespaces = errors.New("no namespaces")
 
 // A Process is a confined program. Its methods are safe for concurrent use.
 type Process struct {
-	Stdout, Stderr io.ReadCloser // pipes; they end with the last of its processes
+	Stdout, Stderr io.ReadCloser // pipes; they end with the last of its processes, or a while after the first
 	Namespaces     bool          // it has a root directory of its own
 	UID            uint32        // whom it runs as
 
 	process *os.Process
-	became  chan bool // gets whether the shim has become the program
+	pipes   [2]*os.File // Stdout and Stderr
+	became  chan bool   // gets whether the shim has become the program
 	ended   chan struct{}
 	status  syscall.WaitStatus
 	cgroup  *CGroup
@@ -146,16 +147,21 @@ func start(s *Spec, namespaces bool) (*Process, error) {
 		return nil, explainStart(err, namespaces)
 	}
 	l.handOver()
-	err = l.tell()
-	p.became <- err == nil
-	if err != nil {
+	if err = l.tell(); err != nil {
+		p.became <- false
 		p.Kill()
 		<-p.ended
 		return nil, err
 	}
-	p.Stdout, p.Stderr = l.takePipes()
+	p.pipes[0], p.pipes[1] = l.takePipes()
+	p.Stdout, p.Stderr = p.pipes[0], p.pipes[1]
+	p.became <- true
 	return p, nil
 }
+
+// lingering is how long after the program's end what it has started may still write: where there are neither namespaces nor
+// a control group that lives on, and nobody may wait for it.
+const lingering = 2 * time.Second
 
 // run starts the process and waits for it, all on one thread that lasts as long: the signal that a parent's death sends
 // counts the thread that forked as the parent.
@@ -172,6 +178,9 @@ func (p *Process) run(cmd *exec.Cmd, started chan<- error) {
 	p.status, _ = cmd.ProcessState.Sys().(syscall.WaitStatus)
 	if <-p.became {
 		p.cgroup.End()
+		for _, pipe := range p.pipes {
+			_ = pipe.SetReadDeadline(time.Now().Add(lingering)) // or it is closed already
+		}
 	}
 	close(p.ended)
 }

@@ -343,6 +343,26 @@ func TestEnds(t *testing.T) {
 			t.Error(p.Status())
 		}
 	})
+	t.Run("without namespaces", func(t *testing.T) { // what it has started lives on, and keeps nobody waiting
+		s := &Spec{Name: "probe", Program: open(t, program), Dir: h.own, Env: []string{"PROBE=child"}, Read: []string{"/usr", "/bin", "/lib", "/lib64"}}
+		p, err := start(s, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Kill(-p.PID(), unix.SIGKILL) // its group, which has the child
+		out := bufio.NewReader(p.Stdout)
+		if line, err := out.ReadString('\n'); line != "ready\n" {
+			t.Fatalf("%q, %v", line, err)
+		}
+		p.Kill()
+		ended := make(chan error, 1)
+		go func() { _, err := io.Copy(io.Discard, out); ended <- err }()
+		select {
+		case <-ended:
+		case <-time.After(20 * time.Second):
+			t.Fatal("who reads what it wrote waits for ever")
+		}
+	})
 	t.Run("memory", func(t *testing.T) {
 		s := &Spec{Name: "probe", Program: open(t, program), Dir: h.own, Env: []string{"PROBE=memory"}, Memory: 256 << 20}
 		p, err := start(s, true)
