@@ -66,6 +66,7 @@ func (s *live) exchange(ctx context.Context, st *stream) (reusable bool, err err
 	s.stats.requests.Add(1)
 	s.stats.busy.Add(1)
 	defer func() {
+		err = x.masked(err) // which is logged
 		x.within.End()
 		s.stats.active.Store(int64(time.Since(s.b.started)))
 		s.stats.busy.Add(-1)
@@ -115,7 +116,7 @@ func (s *live) exchange(ctx context.Context, st *stream) (reusable bool, err err
 func (x *exchange) refuse(err error) (bool, error) {
 	reason := reasonOf(err)
 	x.s.stats.refused.Add(1)
-	x.s.log.Debug("exchange refused", "authority", x.req.Authority, "reason", reason.String(), "err", err)
+	x.s.log.Debug("exchange refused", "authority", x.req.Authority, "reason", reason.String(), "err", x.masked(err))
 	if reason == protocol.ReasonAuditUnavailable {
 		x.s.log.Error("an exchange could not be recorded, so it did not happen", "err", err)
 	} else if reason != protocol.ReasonSelfTest && !errors.Is(err, audit.ErrBudget) { // which was counted
@@ -334,7 +335,7 @@ func (x *exchange) fail(err error) error {
 	}
 	x.outcome.Reason = reason.String()
 	x.outcome.Status = reason.Status()
-	x.s.log.Info("exchange failed", "authority", x.name, "reason", reason.String(), "err", err)
+	x.s.log.Info("exchange failed", "authority", x.name, "reason", reason.String(), "err", x.masked(err))
 	x.s.stats.last.Store(&decided{method: x.req.Method, authority: x.req.Authority, reason: reason.String()})
 	return x.answer(reason)
 }

@@ -116,3 +116,59 @@ func TestAttack23MetadataByProxy(t *testing.T) {
 		mu.Unlock()
 	}
 }
+
+// answering answers with text as it is, in which %s stands for the credential that arrived.
+func answering(text string, credential func(*http.Request) string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		value := credential(r)
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			panic(err)
+		}
+		defer conn.Close()
+		_, _ = fmt.Fprintf(conn, text, value)
+	}
+}
+
+// TestAttack34MalformedEchoes has a host, and a token endpoint, repeat the credential where their answer is malformed, which is what
+// the broker says in its own log.
+func TestAttack34MalformedEchoes(t *testing.T) {
+	const value = "tk-0a1b2c3d4e5f60718293a4b5c6d7" // as a field's name is written
+	const upgrade = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: %s\r\n\r\n"
+	socket := get("/socket")
+	socket.Method, socket.Protocol = "CONNECT", "websocket"
+	bearer := func(r *http.Request) string { return strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ") }
+	form := func(r *http.Request) string { return r.FormValue("client_secret") }
+	for name, tt := range map[string]struct {
+		as     string
+		up, id http.Handler
+		req    *protocol.Request
+	}{
+		"a field's name":        {"bearer", answering("HTTP/1.1 200 OK\r\n%s: \x01\r\n\r\n", bearer), nil, get("/")},
+		"a trailer's name":      {"bearer", answering("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n%s: \x01\r\n\r\n", bearer), nil, get("/")},
+		"a protocol":            {"bearer", answering(upgrade, bearer), nil, socket},
+		"an endpoint's field":   {"oauth2:token=" + idServer + "/token,id=me,auth=post", nil, answering("HTTP/1.1 200 OK\r\n%s: \x01\r\n\r\n", form), get("/")},
+		"an endpoint's trailer": {"oauth2:token=" + idServer + "/token,id=me,auth=post", nil, answering("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n%s: \x01\r\n\r\n", form), get("/")},
+	} {
+		log := &syncBuffer{}
+		for _, h := range []*http.Handler{&tt.up, &tt.id} {
+			if *h == nil {
+				*h = http.NotFoundHandler()
+			}
+		}
+		d, _ := openedMinting(t, tt.up, tt.id, tt.as, value)
+		d.stop()
+		d.cfg.Log = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		d.start()
+		s := d.session("a")
+		h, err := d.hello(s.Broker, 1)
+		d.must(err)
+		p, err := d.dial(s.Broker, protocol.KindForward, h.Token)
+		d.must(err)
+		_, _, _ = p.ask(tt.req, "")
+		d.stop()
+		if text := log.String(); tokenLeaks(value, text) {
+			t.Errorf("%s: log: %s", name, text)
+		}
+	}
+}

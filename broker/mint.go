@@ -14,6 +14,7 @@ import (
 	"torno.internal/broker/internal/upstream"
 	"torno.internal/protocol"
 	"torno.internal/protocol/control"
+	"torno.internal/protocol/http1"
 )
 
 // mint gets the access token that the exchange needs, if its secret is one that mints, and has what comes
@@ -76,7 +77,7 @@ func (f fetcher) Fetch(ctx context.Context, agent string, req *mint.Request) (*m
 	for resp.Status < 200 { // interim ones are counted by the upstream
 		resp = protocol.Response{}
 		if err := up.ReadResponse(&resp); err != nil {
-			return nil, err
+			return nil, unquoted(err)
 		}
 	}
 	if c := resp.Fields.Get("content-encoding"); c != "" && c != "identity" {
@@ -84,11 +85,22 @@ func (f fetcher) Fetch(ctx context.Context, agent string, req *mint.Request) (*m
 	}
 	content, err := io.ReadAll(io.LimitReader(up, mint.MaxAnswer+1))
 	if err != nil {
-		return nil, err
+		return nil, unquoted(err)
 	}
 	up.Release(len(content) <= mint.MaxAnswer)
 	return &mint.Answer{Status: resp.Status, Fields: resp.Fields, Content: content}, nil
 }
+
+// unquoted returns err, which stands in logs, without what a token endpoint says in it: that may be the secret that it was sent.
+func unquoted(err error) error {
+	var malformed *http1.Error
+	if errors.As(err, &malformed) {
+		return errMalformed
+	}
+	return err
+}
+
+var errMalformed = errors.New("the answer is malformed")
 
 func tokenRequest(req *mint.Request) *protocol.Request {
 	r := &protocol.Request{

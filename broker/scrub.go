@@ -106,6 +106,19 @@ func (x *exchange) checkHead(resp *protocol.Response) (err error) {
 	return nil
 }
 
+// masked returns err as it may stand in a log: errors quote names that hosts say, and a host may say what it was sent.
+func (x *exchange) masked(err error) error {
+	if err == nil || x.guarded == nil {
+		return err
+	}
+	x.regard()
+	text, runs := x.guarded.matcher.Text(err.Error())
+	if runs == 0 {
+		return err
+	}
+	return errors.New(text)
+}
+
 // A scrubbed content is decoded, if it was coded, and masked.
 type scrubbed struct {
 	x     *exchange
