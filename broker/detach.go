@@ -13,6 +13,7 @@ import (
 
 // sign answers /v1/sign: a proof for a request that the machine sends by a way of its own. What policy would not send, with this
 // secret and now, gets none. The proof leaves our control, and outlives what is revoked after it, for protocol.MaxDetached at most.
+// Fields that it does not sign can be added to the request; see docs/proofs.md.
 func (s *live) sign(st *stream, ask *protocol.SignRequest) (*protocol.SignResponse, error) {
 	if !s.record.OwnEgress() {
 		return nil, protocol.Refuse(protocol.ReasonUnsupported, errors.New("a proof is wanted, and the session has no way out of its own"))
