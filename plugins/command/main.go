@@ -70,7 +70,9 @@ func (s *source) Fetch(ctx context.Context, ref string) (plugin.Secret, error) {
 	if err := cmd.Start(); err != nil {
 		return plugin.Secret{}, fmt.Errorf("%w: %w", plugin.ErrUnavailable, err)
 	}
+	stop := context.AfterFunc(ctx, func() { _ = out.Close() }) // what it has left behind may hold its end open
 	value, readErr := io.ReadAll(io.LimitReader(out, plugin.MaxValue+3))
+	stop()
 	if len(value) > plugin.MaxValue+2 {
 		_ = cmd.Cancel()
 	}

@@ -41,7 +41,7 @@ func TestCommands(t *testing.T) {
 	s := &source{}
 	if err := s.Configure(t.Context(), config(t, map[string][]string{
 		"say": {"/bin/echo", "said", "op://{}"}, "fail": {"/bin/false"}, "loud": {"/bin/sh", "-c", "yes"},
-		"slow": {"/bin/sh", "-c", "sleep 3600 & wait"}, "missing": {"/no/such/program"}, "env": {"/usr/bin/env"},
+		"slow": {"/bin/sh", "-c", "sleep 3600 & wait"}, "leaves": {"/bin/sh", "-c", "setsid sleep 40 2>/dev/null & echo x"}, "missing": {"/no/such/program"}, "env": {"/usr/bin/env"},
 	})); err != nil {
 		t.Fatal(err)
 	}
@@ -62,11 +62,13 @@ func TestCommands(t *testing.T) {
 			t.Errorf("%q succeeds", ref)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	began := time.Now()
-	if _, err := s.Fetch(ctx, "slow"); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 10*time.Second {
-		t.Errorf("%v after %v", err, time.Since(began))
+	for _, ref := range []string{"slow", "leaves"} {
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		began := time.Now()
+		if _, err := s.Fetch(ctx, ref); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 10*time.Second {
+			t.Errorf("%s: %v after %v", ref, err, time.Since(began))
+		}
+		cancel()
 	}
 	t.Setenv("PLUGIN_CLIENT_CERT", "x")
 	t.Setenv("OP_SESSION", "y")

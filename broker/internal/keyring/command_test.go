@@ -38,4 +38,8 @@ func TestCommandSays(t *testing.T) {
 	if _, err := (Command{Argv: []string{"/bin/sleep", "600"}}).Secret(); err == nil || !strings.Contains(err.Error(), "did not end") || time.Since(began) > time.Minute {
 		t.Errorf("one that does not end: %v", err)
 	}
+	began = time.Now()
+	if _, err := (Command{Argv: []string{"/bin/sh", "-c", "sleep 40 2>/dev/null & echo " + key}}).Secret(); err == nil || !strings.Contains(err.Error(), "did not end") || time.Since(began) > 20*time.Second {
+		t.Errorf("one that leaves somebody behind, after %v: %v", time.Since(began), err)
+	}
 }
