@@ -29,7 +29,12 @@ func (e *expiry) add(m *control.Meta, f func()) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.due = append(e.due, *m)
+	i := slices.IndexFunc(e.due, func(d control.Meta) bool { return m.Source != "" && d.Name == m.Name && d.Version == m.Version })
+	if i < 0 {
+		e.due = append(e.due, *m)
+	} else if m.Expires.Before(e.due[i].Expires) { // else it is looked at again then
+		e.due[i].Expires = m.Expires
+	}
 	e.arm(f)
 }
 
@@ -86,6 +91,9 @@ func (e *expiry) passed(now time.Time) bool {
 // expire ends the use of what has expired: what is open to where it may be sent is cut, as when it is revoked.
 func (s *live) expire() {
 	for _, m := range s.expiry.take(time.Now(), s.expire) {
+		if s.watchEnd(&m) {
+			continue
+		}
 		if set := s.secrets(); set.Revoke(m.Name, m.Version) == set {
 			continue // it was revoked before, and cut then
 		}
@@ -97,6 +105,19 @@ func (s *live) expire() {
 		s.cut(protocol.ReasonExpired, hosts)
 		s.noteVersion(eventExpiredUse, m.Name, m.Version, protocol.ReasonExpired.String())
 	}
+}
+
+// watchEnd has a secret that is kept elsewhere looked at when its source says that it ends, and reports whether that is yet to
+// come: a lease that was renewed ends later than was said before.
+func (s *live) watchEnd(m *control.Meta) bool {
+	sec, ok := s.secrets().Current(m.Name)
+	if !ok || m.Source == "" || sec.Meta.Version != m.Version || sec.Missing != nil || sec.Expired(time.Now()) {
+		return false
+	}
+	next := sec.Meta
+	next.Expires = sec.Expires()
+	s.expiry.add(&next, s.expire)
+	return true
 }
 
 // maxCuts is how many cuts a session remembers for exchanges that were open.

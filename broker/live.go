@@ -202,6 +202,7 @@ func (b *Broker) start(record *session.Session, p *plan) (*live, error) {
 	}
 	for i := range p.metas {
 		s.expiry.add(&p.metas[i], s.expire)
+		s.watchEnd(&p.metas[i])
 	}
 	s.catchUp()
 	s.useSources()

@@ -276,6 +276,7 @@ func (s *live) takeFetched(name string, f source.Fetched) error {
 		}
 		if s.set.CompareAndSwap(old, set) {
 			s.b.mints.Forget(s.agent, name, sec.Meta.Version) // tokens that another value was traded for
+			s.watchEnd(&sec.Meta)
 			s.noteFetched(&sec)
 			return nil
 		}

@@ -247,6 +247,41 @@ func TestAttack26GoneAtTheSource(t *testing.T) {
 	}
 }
 
+// TestAttack26LeaseEnds has what is open cut when a lease ends, in a session that keeps to its version, and not where it was renewed.
+func TestAttack26LeaseEnds(t *testing.T) {
+	up := newTap(t)
+	s := newShelf(t)
+	s.put("key", keyOf(1), "v1", 6, "")
+	d := s.desk(up.Server)
+	d.must(d.setMeta(sourced("KEY", "shelf:key", control.RotationPin), "shelf:key"))
+	begun := time.Now()
+	_, stream := d.enter()
+	want(t, "before", stream().says(), "1")
+	ends := make(chan ending, 2)
+	for _, kind := range []string{"WebSocket", "SSE stream"} {
+		opening(t, kind, 0, stream(), ends)
+		<-up.open
+	}
+	select {
+	case e := <-ends:
+		t.Fatalf("%s: ended after %v, and was renewed: %v", e.kind, e.at.Sub(begun), e.err)
+	case <-time.After(8 * time.Second):
+	}
+	s.put("key", keyOf(1), "v1", 6, "error")
+	becomes(t, "a lease that ended", stream(), "expired")
+	gone := time.Now()
+	for range 2 {
+		select {
+		case e := <-ends:
+			if e.err == nil || e.at.Sub(gone) > protocol.RevokeDeadline {
+				t.Errorf("%s: ended %v after that: %v", e.kind, e.at.Sub(gone), e.err)
+			}
+		case <-time.After(15 * time.Second):
+			t.Fatal("something is open still")
+		}
+	}
+}
+
 // TestAttack33Exchange has a plugin misbehave under requests: each is refused with a reason, recorded, the session lives
 // on, and nothing of the secret is in any log.
 func TestAttack33Exchange(t *testing.T) {
