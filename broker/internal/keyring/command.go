@@ -46,8 +46,10 @@ func (c Command) Secret() (secret.Value, error) {
 	if err := cmd.Start(); err != nil {
 		return secret.Value{}, err
 	}
+	stop := context.AfterFunc(ctx, func() { _ = out.Close() }) // what it has left behind may hold its end open
 	s, readErr := ReadSecret(out)
 	_, _ = io.Copy(io.Discard, out)
+	stop()
 	err = cmd.Wait()
 	if ctx.Err() != nil {
 		err = fmt.Errorf("it did not end within %v", commandTimeout)
