@@ -154,24 +154,31 @@ func (s *live) grant(text string) error {
 	return nil
 }
 
-// withdraw takes a person's word back. Requests that it was for are asked about from now on, and those that it let go and that
-// are open are cut.
-func (s *live) withdraw(id string) (string, error) {
+// withdraw takes a person's word back, and returns the rules. Requests that it was for are asked about from now on, and those that
+// it let go and that are open are cut. Of two rules with one id, which hosts whose names a guest chooses can come to, none stays.
+func (s *live) withdraw(id string) (rules []string, err error) {
 	s.granting.Lock()
 	defer s.granting.Unlock()
-	had := *s.grants.Load()
-	i := slices.IndexFunc(had, func(g policy.Grant) bool { return control.NewGrant(g.String()).ID == id })
-	if i < 0 {
-		return "", &control.Error{Code: control.CodeNotFound, Message: fmt.Sprintf("session %s has no grant %q", s.id, id), Hint: "torno sessions show " + s.id}
+	var gone []protocol.Authority
+	for _, g := range *s.grants.Load() {
+		rule := g.String()
+		if control.NewGrant(rule).ID != id {
+			continue
+		}
+		if err = s.record.Withdraw(rule); err != nil {
+			break
+		}
+		left := slices.DeleteFunc(slices.Clone(*s.grants.Load()), func(h policy.Grant) bool { return h.String() == rule })
+		s.grants.Store(&left)
+		rules, gone = append(rules, rule), append(gone, g.Authority())
 	}
-	text := had[i].String()
-	if err := s.record.Withdraw(text); err != nil {
-		return "", err
+	switch {
+	case len(gone) > 0:
+		s.cut(protocol.ReasonAskDenied, gone)
+	case err == nil:
+		err = &control.Error{Code: control.CodeNotFound, Message: fmt.Sprintf("session %s has no grant %q", s.id, id), Hint: "torno sessions show " + s.id}
 	}
-	left := slices.Delete(slices.Clone(had), i, i+1)
-	s.grants.Store(&left)
-	s.cut(protocol.ReasonAskDenied, []protocol.Authority{had[i].Authority()})
-	return text, nil
+	return rules, err
 }
 
 // loadGrants takes up what was granted before an earlier broker ended.

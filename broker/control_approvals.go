@@ -69,11 +69,13 @@ func (b *Broker) withdrawGrant(r *http.Request) (control.SessionInfo, error) {
 	if s == nil {
 		return control.SessionInfo{}, noSession(r.PathValue("id"))
 	}
-	rule, err := s.withdraw(r.FormValue("grant"))
+	rules, err := s.withdraw(r.FormValue("grant"))
+	for _, rule := range rules {
+		b.recordOwn(&audit.Record{Session: s.id, Agent: s.agent, Event: eventWithdrawn, By: approver(r.Context()), Rule: rule})
+	}
 	if err != nil {
 		return control.SessionInfo{}, err
 	}
-	b.recordOwn(&audit.Record{Session: s.id, Agent: s.agent, Event: eventWithdrawn, By: approver(r.Context()), Rule: rule})
 	return s.info(), nil
 }
 

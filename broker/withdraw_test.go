@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"fmt"
 	"net/url"
 	"strings"
 	"testing"
@@ -104,5 +105,36 @@ func TestGrantWithdrawnWhileDialling(t *testing.T) {
 	}
 	if n := a.arrived.Load(); n != 0 {
 		t.Errorf("%d requests arrived", n)
+	}
+}
+
+// TestAttack26GrantsAlike has two grants of one id, for hosts that were searched for until that was so: taking it back takes both.
+func TestAttack26GrantsAlike(t *testing.T) {
+	a := newAskDesk(t, control.Limits{}, control.Egress{Ask: []string{"POST *.example.com/v1/*"}})
+	known := map[string]string{}
+	var alike [2]string
+	for i := 0; alike[0] == ""; i++ {
+		rule := fmt.Sprintf("POST h%d.example.com/v1/*", i)
+		id := control.NewGrant(rule).ID
+		if known[id] != "" {
+			alike = [2]string{known[id], rule}
+		}
+		known[id] = rule
+	}
+	s := a.broker.get(a.session.ID)
+	a.must(errors.Join(s.grant(alike[0]), s.grant(alike[1])))
+	var i control.SessionInfo
+	a.must(a.call("DELETE", a.grantPath(control.NewGrant(alike[0]).ID), nil, &i))
+	if len(i.Grants) != 0 || len(*s.grants.Load()) != 0 {
+		t.Errorf("left: %+v", i.Grants)
+	}
+	recorded := 0
+	for _, r := range a.records("event") {
+		if r.Event == eventWithdrawn {
+			recorded++
+		}
+	}
+	if recorded != 2 {
+		t.Errorf("%d records", recorded)
 	}
 }
