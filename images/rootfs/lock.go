@@ -31,8 +31,9 @@ var basePackages = []string{
 	"ca-certificates", "curl", "git", "iproute2", "less", "nodejs", "openssh-client", "procps", "python3", "python3-requests", "xz-utils",
 }
 
-// everyPackage is what every Debian has, as patterns of apt.
-var everyPackage = []string{"apt", "?essential", "?priority(required)?architecture(native)"}
+// everyPackage is what every Debian has, as patterns of apt. The architecture, which Debian calls as Go does, is named: some
+// releases of apt find nothing that is "native", and say nothing.
+var everyPackage = []string{"apt", "?essential", "?priority(required)?architecture(" + runtime.GOARCH + ")"}
 
 // LockPath returns where the lock of an image is kept.
 func (s Store) LockPath(name string) string { return filepath.Join(s.Dir, name+".lock.json") }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -68,8 +69,7 @@ func copyProgram(r io.Reader, sum [sha256.Size]byte) (program *os.File, got [sha
 	if n > MaxProgram || !bytes.Equal(head.text, []byte("\x7fELF")) {
 		return nil, got, &Error{errors.New("it is not an executable of this system"), "a script has an interpreter, which nobody would check: build a program"}
 	}
-	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-	if _, err := unix.FcntlInt(program.Fd(), unix.F_ADD_SEALS, seals); err != nil {
+	if err := seal(program); err != nil {
 		return nil, got, fmt.Errorf("sealing the program: %w", err)
 	}
 	// A program that its own user can't read is one whose memory no other process of that user can.
@@ -77,6 +77,21 @@ func copyProgram(r io.Reader, sum [sha256.Size]byte) (program *os.File, got [sha
 		return nil, got, err
 	}
 	return program, got, nil
+}
+
+// sealWait bounds how long the kernel may still be at work on pages that were written.
+const sealWait = 5 * time.Second
+
+// seal has nobody change a file in memory any more. A page that the kernel itself holds for a moment makes that fail as
+// one that somebody can still write does: F_ADD_SEALS in fcntl(2).
+func seal(f *os.File) error {
+	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+	for end := time.Now().Add(sealWait); ; time.Sleep(10 * time.Millisecond) {
+		_, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals)
+		if err == nil || !errors.Is(err, unix.EBUSY) || time.Now().After(end) {
+			return err
+		}
+	}
 }
 
 // prefix keeps the first four bytes.

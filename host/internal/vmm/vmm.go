@@ -244,10 +244,27 @@ func memfd(name string, b []byte) (*os.File, error) {
 		f.Close()
 		return nil, err
 	}
-	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
+	if err := seal(f); err != nil {
 		f.Close()
 		return nil, err
 	}
 	return f, nil
+}
+
+// sealWait bounds how long the kernel may still be at work on pages that were written.
+const sealWait = 5 * time.Second
+
+// seal has nobody change a file in memory any more. A page that the kernel itself holds for a moment, to move it, say, makes
+// that fail as one that somebody can still write does: F_ADD_SEALS in fcntl(2).
+func seal(f *os.File) error {
+	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+	for end := time.Now().Add(sealWait); ; time.Sleep(10 * time.Millisecond) {
+		_, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals)
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, unix.EBUSY) || time.Now().After(end):
+			return fmt.Errorf("sealing %q: %w", f.Name(), err)
+		}
+	}
 }
