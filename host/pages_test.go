@@ -93,7 +93,8 @@ while [ $i -gt 0 ]; do
 	case $1 in
 	claude) shift; i=$((i - 1)); set -- "$@" sh -c 'cd "$HOME" && exec "$0" "$@"' %[2]s/node/node_modules/@anthropic-ai/claude-code-linux-x64/claude ;;
 	codex) shift; i=$((i - 1)); set -- "$@" env PYTHONPATH=%[2]s/python /usr/bin/python3 codex.py ;;
-	python3) shift; i=$((i - 1)); set -- "$@" env PYTHONPATH=%[2]s/python /usr/bin/python3 ;;
+	python3) shift; i=$((i - 1)); lib=%[2]s/python; [ "$1" != bucket.py ] || lib=  # Debian's boto3 goes with Debian's libraries
+		set -- "$@" env PYTHONPATH=$lib /usr/bin/python3 ;;
 	esac
 done
 [ -d %[2]s ] && set -- --mount-ro %[2]s "$@"
